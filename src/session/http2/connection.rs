@@ -72,6 +72,8 @@ pub struct Http2Connection {
     pub(super) role: Http2Role,
     pub(super) limits: Http2Limits,
     pub(super) state: InputState,
+    /// The preface of the client has not arrived. This remains after an error.
+    is_before_preface: bool,
     /// The peer has sent GOAWAY.
     pub(super) is_peer_ending: bool,
     /// The number of the last stream in our GOAWAY, once it is sent.
@@ -123,6 +125,7 @@ impl Http2Connection {
             role,
             limits,
             state,
+            is_before_preface: state != InputState::Settings,
             is_peer_ending: false,
             shut_down_at: None,
             partial: Vec::new(),
@@ -193,6 +196,7 @@ impl Http2Connection {
             len if len == PREFACE.len() => InputState::Settings,
             len => InputState::Preface(len),
         };
+        self.is_before_preface = self.state != InputState::Settings;
         Ok(rest)
     }
 
@@ -331,6 +335,16 @@ impl Http2Connection {
     /// for the window of the peer.
     pub fn unsent_len(&self) -> usize {
         self.output.len() + self.streams.waiting_len()
+    }
+
+    /// Returns the number of allocated bytes of content that waits for the window of the peer.
+    pub fn waiting_len(&self) -> usize {
+        self.streams.waiting_len()
+    }
+
+    /// Server: returns whether the client has sent the preface of HTTP/2 (RFC 9113, section 3.4).
+    pub fn has_preface(&self) -> bool {
+        !self.is_before_preface
     }
 
     /// Returns the number of allocated bytes, for memory accounting.

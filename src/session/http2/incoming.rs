@@ -8,9 +8,9 @@ use super::{ErrorCode, Http2Error, Http2Event, StreamId};
 
 /// The reaction to content.
 enum DataOutcome {
-    /// The content is kept, and the stream window is to be extended by this number of bytes.
+    /// The content is handled, and the stream window is to be extended by this number of bytes.
     Kept(u32),
-    /// The content is dropped.
+    /// The content is dropped, and the message is complete.
     Dropped,
     /// The message is complete.
     Complete,
@@ -112,7 +112,7 @@ impl Http2Connection {
                 Ok(response) => self.on_response(id, is_last, response, on_event),
                 Err(_) => self.reset(id, ErrorCode::Protocol, on_event),
             },
-            Some(Incoming::Body | Incoming::Discarded) => {
+            Some(Incoming::Body | Incoming::Discarded { .. }) => {
                 if !is_last || fields.check_trailers().is_err() {
                     return self.reset(id, ErrorCode::Protocol, on_event);
                 }
@@ -238,7 +238,10 @@ impl Http2Connection {
                 self.output.window_update(id.get(), update);
                 Ok(())
             }
-            DataOutcome::Dropped => Ok(()),
+            DataOutcome::Dropped => {
+                self.end_if_sent(id);
+                Ok(())
+            }
             DataOutcome::TooLong => self.on_too_long(id, is_last, on_event),
             DataOutcome::Violation(code) => self.reset(id, code, on_event),
         }
@@ -304,7 +307,9 @@ impl Http2Connection {
             stream.incoming = if is_last {
                 Incoming::Ended
             } else {
-                Incoming::Discarded
+                Incoming::Discarded {
+                    len_left: self.limits.discarded_len_max,
+                }
             };
             stream.phase = OwnerPhase::Pending;
             stream.body = Vec::new();
@@ -362,11 +367,16 @@ fn add_content(
     match stream.incoming {
         Incoming::Head => return DataOutcome::Violation(ErrorCode::Protocol),
         Incoming::Ended => return DataOutcome::Violation(ErrorCode::StreamClosed),
-        Incoming::Discarded => {
-            if is_last {
-                stream.incoming = Incoming::Ended;
-            }
+        Incoming::Discarded { .. } if is_last => {
+            stream.incoming = Incoming::Ended;
             return DataOutcome::Dropped;
+        }
+        Incoming::Discarded { len_left } => {
+            let Some(len_left) = len_left.checked_sub(data.len()) else {
+                return DataOutcome::Violation(ErrorCode::None);
+            };
+            stream.incoming = Incoming::Discarded { len_left };
+            return DataOutcome::Kept(stream.receive_window.refill());
         }
         Incoming::Body => {}
     }

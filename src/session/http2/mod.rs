@@ -124,6 +124,9 @@ pub struct Http2Limits {
     pub streams_max: u32,
     /// Maximum length of the body of a message, in bytes.
     pub body_len_max: usize,
+    /// Server: maximum number of bytes of content that are read and dropped after content that is
+    /// too long, before its stream is reset.
+    pub discarded_len_max: usize,
     /// Maximum total length of the received parts of incomplete bodies, in bytes.
     pub incomplete_len_max: usize,
     /// Maximum length of a header block, and of the header list in it with 32 more bytes for each
@@ -155,6 +158,7 @@ impl Default for Http2Limits {
         Self {
             streams_max: 100,
             body_len_max: 65_535,
+            discarded_len_max: 65_535,
             incomplete_len_max: 256 * 1024,
             header_list_len_max: 8 * 1024,
             continuations_max: 4,

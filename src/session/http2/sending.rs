@@ -156,12 +156,13 @@ impl Http2Connection {
     }
 
     /// Closes a stream whose response is sent. If the request has not ended, the rest is not needed
-    /// (RFC 9113, section 8.1).
-    fn end_if_sent(&mut self, id: StreamId) {
+    /// (RFC 9113, section 8.1). The rest of content that is discarded is still read.
+    pub(super) fn end_if_sent(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get(id) else {
             return;
         };
-        if stream.phase != OwnerPhase::Responded || stream.is_waiting() {
+        let is_discarding = matches!(stream.incoming, Incoming::Discarded { .. });
+        if stream.phase != OwnerPhase::Responded || stream.is_waiting() || is_discarding {
             return;
         }
         if stream.incoming != Incoming::Ended {

@@ -11,8 +11,9 @@ pub(super) enum Incoming {
     Head,
     /// Content or trailers.
     Body,
-    /// Server: content that is too long and not kept.
-    Discarded,
+    /// Server: content that is too long and not kept. Up to `len_left` more bytes are read: some
+    /// clients read a response only after they have sent the request.
+    Discarded { len_left: usize },
     /// Nothing: the message is complete.
     Ended,
 }

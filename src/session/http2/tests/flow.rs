@@ -1,6 +1,7 @@
 //! Flow control in both directions (RFC 9113, section 5.2 and 6.9).
 
 use super::*;
+use crate::session::http2::streams::Http2Stream;
 
 /// Returns a client whose server has windows of `len` bytes for each stream, with a request.
 fn client_with_window(len: u32, body: &[u8]) -> TestEnd {
@@ -195,12 +196,17 @@ fn content_above_a_window_is_an_error() {
         ..Http2Limits::default()
     };
     let mut end = TestEnd::server(limits);
-    // The content is too long, so that the window of the stream is not extended.
+    // The windows are extended early enough, also for content that is too long.
     let mut input = vec![headers(1, END_HEADERS, POST)];
     input.extend((0..4).map(|_| data(1, 0, &[0; 16_383])));
     end.receive_all(&input);
     assert_eq!(end.events(), ["Post 1 / dns too long "]);
-    assert_eq!(end.output(), ["window 0 49149"]);
+    assert_eq!(end.output(), ["window 0 49149", "window 1 49149"]);
+    let consume = |stream: &mut Http2Stream| stream.receive_window.consume(49_149);
+    assert_eq!(
+        end.connection.streams.update(StreamId(1), consume),
+        Some(Ok(()))
+    );
     end.receive_all(&[data(1, 0, &[0; 4])]);
     assert_eq!(
         (end.events(), end.output()),

@@ -436,14 +436,24 @@ fn request_that_is_too_long_is_reported_without_content() {
         end.receive_all(input);
         assert_eq!(end.events(), ["Post 1 / dns too long "]);
         assert_eq!(end.respond(1, b"no"), Ok(()));
-        assert_eq!(end.output(), ["headers 1", "data 1 2 end", "reset 1 0"]);
+        assert_eq!(end.output(), ["headers 1", "data 1 2 end"]);
         // The rest of the request is ignored.
         end.receive_all(&[data(1, END_STREAM, b"jkl"), get(3)]);
         assert_eq!(
             (end.events(), end.output()),
             (vec!["Get 3 / ".into()], vec![])
         );
+        assert_eq!(end.connection.open_streams(), 1);
     }
+    let mut few = limits;
+    few.discarded_len_max = 7;
+    let mut end = TestEnd::server(few);
+    end.receive_all(&[plain.clone(), data(1, 0, b"abcdef"), data(1, 0, b"1234567")]);
+    assert_eq!(end.respond(1, b"no"), Ok(()));
+    assert_eq!(end.output(), ["headers 1", "data 1 2 end"]);
+    end.receive_all(&[data(1, 0, b"8"), data(1, 0, b"9")]);
+    assert_eq!(end.output(), ["reset 1 0"]);
+    assert_eq!(end.connection.open_streams(), 0);
     let mut end = TestEnd::server(limits);
     let rest = [data(1, 0, b"abcdef"), data(1, END_STREAM, b"ghi")];
     end.receive_all(&[plain.clone(), rest.concat()]);
