@@ -48,9 +48,10 @@ def check_options():
     """The schema names the options of the program."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     named = set(schema["properties"]["options"]["properties"])
-    table = set(re.findall(r'^        long: "([a-z-]+)",$', (ROOT / "src/options/table.rs").read_text(), re.M))
+    table = {name for part in (ROOT / "src/options/table").glob("*.rs")
+             for name in re.findall(r'^        long: "([a-z-]+)",$', part.read_text(), re.M)}
     if named != table:
-        sys.exit(f"values.schema.json: other options than in src/options/table.rs: {', '.join(sorted(named ^ table))}")
+        sys.exit(f"values.schema.json: other options than in src/options/table: {', '.join(sorted(named ^ table))}")
 
 
 # Values that the chart refuses, each with a part of the message.

@@ -50,7 +50,9 @@ fn check_addresses(config: &Config) -> Result<(), String> {
         Listen::Addresses(addresses) => addresses.as_slice(),
         Listen::Everywhere { .. } | Listen::Inherited(_) => &[],
     };
-    let under_tls = config.tls.as_ref().map_or(&[][..], |tls| &tls.addresses);
+    let tls = config.tls.as_ref();
+    let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
+    let over_https = tls.map_or(&[][..], |tls| &tls.https_addresses);
     let upstreams = config.upstreams.iter();
     let upstreams: Vec<SocketAddr> = upstreams
         .filter_map(|upstream| match upstream.host {
@@ -68,6 +70,7 @@ fn check_addresses(config: &Config) -> Result<(), String> {
     for (option, addresses, expected) in [
         ("--listen", plain, this_host),
         ("--tls-listen", under_tls, this_host),
+        ("--https-listen", over_https, this_host),
         ("--http-listen", &config.http_listen, this_host),
         ("--upstream", &upstreams, one_host),
         ("--bootstrap", &config.bootstrap, one_host),

@@ -105,7 +105,7 @@
 //! | state learned about an upstream | `proxy/upstream` |
 //! | a transport protocol | [`session`], or a [`session::Transport`] below one |
 //! | an exporter | its format in [`telemetry`], its socket in `reactor/export` |
-//! | an option | a row in `options/table.rs`, a field of [`config::Config`], and its use |
+//! | an option | a row in `options/table/`, a field of [`config::Config`], and its use |
 //!
 //! # Glossary
 //!

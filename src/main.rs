@@ -257,6 +257,7 @@ fn explain(error: &ListenError, sockets: &[InheritedSocket]) -> String {
     let port = address.port();
     let other = match *protocol {
         "TLS" => "another address or port with --tls-listen",
+        "HTTPS" => "another address or port with --https-listen",
         "HTTP" => "another address or port with --http-listen",
         _ => "another port (-p, or in --listen if that has a port) or another address (-l)",
     };
@@ -270,7 +271,7 @@ fn explain(error: &ListenError, sockets: &[InheritedSocket]) -> String {
         ),
         (ErrorKind::AddrInUse, Some(own)) => format!(
             "; this program inherited a socket at {own} (LISTEN_FDS): use {own} with \
-             --tls-listen or --http-listen, or change the socket unit"
+             --tls-listen, --https-listen or --http-listen, or change the socket unit"
         ),
         (ErrorKind::AddrInUse, None) => format!(
             "; `sudo ss -lnptu 'sport = :{port}'` shows the program that uses it: stop that \

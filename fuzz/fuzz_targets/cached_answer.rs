@@ -12,6 +12,7 @@ mod common;
 
 use std::time::Duration;
 
+use dotproxy::base::origin::ClientProtocol;
 use dotproxy::base::time::Instant;
 use dotproxy::proxy::{ClientTransport, Outbox, Proxy};
 use dotproxy::wire::edns::{DO, OptWriter, OptionCode};
@@ -51,12 +52,16 @@ fuzz_target!(|input: &[u8]| {
     {
         let turn = u32::try_from(round / 3).expect("a small number");
         let query = query(name, shape.rotate_left(turn), options.rotate_left(turn));
-        let stream = |is_encrypted| ClientTransport::Stream {
+        let stream = |protocol| ClientTransport::Stream {
             idle: Duration::from_secs(10),
             received_at: now,
-            is_encrypted,
+            protocol,
         };
-        for transport in [ClientTransport::Udp, stream(false), stream(true)] {
+        for transport in [
+            ClientTransport::Udp,
+            stream(ClientProtocol::Tcp),
+            stream(ClientProtocol::Tls),
+        ] {
             let mut outbox = Outbox::default();
             steps::take();
             let mut bytes = query.len();

@@ -10,6 +10,7 @@ mod common;
 
 use std::time::Duration;
 
+use dotproxy::base::origin::ClientProtocol;
 use dotproxy::base::time::Instant;
 use dotproxy::proxy::{ClientTransport, Outbox, Proxy};
 use dotproxy::wire::{Flags, Header, MESSAGE_LEN_MAX, steps};
@@ -28,7 +29,10 @@ fuzz_target!(|input: &[u8]| {
             ClientTransport::Stream {
                 idle: Duration::from_secs(10),
                 received_at: now,
-                is_encrypted: shape & 2 != 0,
+                protocol: match shape & 2 {
+                    0 => ClientProtocol::Tcp,
+                    _ => ClientProtocol::Tls,
+                },
             },
             MESSAGE_LEN_MAX,
         ),

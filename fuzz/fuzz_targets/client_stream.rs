@@ -10,7 +10,7 @@ mod common;
 
 use std::time::Duration;
 
-use dotproxy::base::origin::Subscriber;
+use dotproxy::base::origin::{ClientProtocol, Subscriber};
 use dotproxy::base::time::Instant;
 use dotproxy::config::Limits;
 use dotproxy::proxy::{ClientTransport, Outbox, Proxy, Room};
@@ -35,7 +35,7 @@ fuzz_target!(|input: &[u8]| {
     let transport = ClientTransport::Stream {
         idle: Duration::from_secs(10),
         received_at: now,
-        is_encrypted: false,
+        protocol: ClientProtocol::Tcp,
     };
     let (mut messages, mut owed, mut answered) = (Vec::new(), 0, 0);
     let (mut is_over, mut unasked) = (false, 0);

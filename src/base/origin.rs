@@ -24,13 +24,15 @@ pub enum ClientProtocol {
     Udp,
     /// Plain TCP.
     Tcp,
-    /// TLS over TCP.
+    /// TLS over TCP (RFC 7858).
     Tls,
+    /// HTTP/2 over TLS (RFC 8484).
+    Https,
 }
 
 impl ClientProtocol {
     /// All protocols in the order of declaration.
-    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
+    pub const ALL: [Self; 4] = [Self::Udp, Self::Tcp, Self::Tls, Self::Https];
 
     /// Returns the name for counters and records.
     pub fn label(self) -> &'static str {
@@ -38,7 +40,13 @@ impl ClientProtocol {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Https => "https",
         }
+    }
+
+    /// Returns whether messages travel under TLS.
+    pub fn is_encrypted(self) -> bool {
+        matches!(self, Self::Tls | Self::Https)
     }
 }
 

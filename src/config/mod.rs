@@ -28,6 +28,8 @@ use upstream::{PLAIN_PORT, TLS_PORT};
 
 use ::log::LevelFilter;
 
+use crate::wire::name::Name;
+
 /// The settings of a run of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -37,6 +39,8 @@ pub struct Config {
     pub is_listen_given: bool,
     /// Listeners for DNS over TLS.
     pub tls: Option<TlsSettings>,
+    /// The name under which clients of plain DNS learn of the encrypted listeners (RFC 9462).
+    pub designated: Option<Name>,
     /// Addresses that serve metrics and health over HTTP.
     pub http_listen: Vec<SocketAddr>,
     /// Access rules for clients.
@@ -94,6 +98,7 @@ impl Default for Config {
             listen: Listen::Everywhere { port: PLAIN_PORT },
             is_listen_given: false,
             tls: None,
+            designated: None,
             http_listen: Vec::new(),
             access: Access::new(&[], &[]),
             rate_limit: None,
@@ -156,7 +161,7 @@ impl Config {
     /// sockets of its own. A socket for connections with the address of another option serves that
     /// option. Addresses of `--listen` and `--port` without such a socket cause a warning.
     pub fn inherit(&mut self, sockets: &[InheritedSocket]) {
-        let under_tls = self.tls.iter().flat_map(|tls| &tls.addresses);
+        let under_tls = self.tls.iter().flat_map(TlsSettings::all_addresses);
         let others: Vec<&SocketAddr> = under_tls.chain(&self.http_listen).collect();
         let plain = sockets.iter().map(|socket| InheritedSocket {
             has_tcp: socket.has_tcp && !others.contains(&&socket.address),
@@ -349,15 +354,24 @@ pub enum KeyExchange {
     Classic,
 }
 
-/// Settings of DNS over TLS for clients (RFC 7858).
+/// Settings of the listeners for clients over TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// TCP addresses of the listeners.
+    /// TCP addresses of the listeners for DNS over TLS (RFC 7858).
     pub addresses: Vec<SocketAddr>,
+    /// TCP addresses of the listeners for DNS over HTTPS (RFC 8484).
+    pub https_addresses: Vec<SocketAddr>,
     /// Server certificate and key.
     pub identity: Identity,
     /// CA certificates for client authentication (mutual TLS), PEM.
     pub client_ca: Option<PathBuf>,
+}
+
+impl TlsSettings {
+    /// Returns the addresses of all listeners.
+    pub fn all_addresses(&self) -> impl Iterator<Item = &SocketAddr> {
+        self.addresses.iter().chain(&self.https_addresses)
+    }
 }
 
 /// The policy that selects a healthy upstream for a query.

@@ -343,6 +343,13 @@ impl session::Stream for MioStream {
             let _ = SockRef::from(&*stream).set_tcp_quickack(true);
         }
     }
+
+    fn local_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(stream) => Some(stream.local_addr().ok()?.ip()),
+            Self::Local(_) => None,
+        }
+    }
 }
 
 /// Sets the timer slack to its minimum and returns whether short pauses are accurate. By default

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::draft::Draft;
 use super::similar::{UPSTREAM_SETTINGS, is_list, similar_option};
-use super::table::{COMMANDS, TABLE};
+use super::table::{COMMANDS, rows};
 use super::values::parse_switch;
 use super::warnings::name_in_comment;
 use super::{UsageError, usage};
@@ -48,9 +48,7 @@ pub(super) fn read_file(draft: &mut Draft, path: &Path) -> Result<(), UsageError
 fn dashed_option(option: &str) -> Option<&'static str> {
     let long = option.strip_prefix("--");
     let short = option.strip_prefix('-').filter(|short| !short.is_empty());
-    let row = TABLE
-        .iter()
-        .find(|row| long == Some(row.long) || short == Some(row.short))?;
+    let row = rows().find(|row| long == Some(row.long) || short == Some(row.short))?;
     Some(row.long)
 }
 
@@ -105,7 +103,7 @@ fn read_line(draft: &mut Draft, line: &str) -> Result<(), String> {
     if COMMANDS.iter().any(|(_, long, ..)| *long == option) {
         return Err(format!("{option}: only allowed on the command line"));
     }
-    let row = TABLE.iter().find(|row| row.long == option);
+    let row = rows().find(|row| row.long == option);
     let row = row.ok_or_else(|| describe_unknown(option))?;
     if value.starts_with('=') {
         return Err(format!("{option}: {value:?}: expected one equals sign"));

@@ -8,7 +8,7 @@ use log::LevelFilter;
 use super::given::{Given, Written};
 use super::{UsageError, usage, warnings};
 use crate::base::address::Address;
-use crate::config::upstream::{PLAIN_PORT, TLS_PORT};
+use crate::config::upstream::{HTTPS_PORT, PLAIN_PORT, TLS_PORT};
 use crate::config::{
     Access, Budget, CacheSettings, ClientDetail, Collector, Config, Host, Identity, Limits, Listen,
     LogTarget, Network, QueryLogSettings, ResourceSettings, Share, TlsSettings, TraceSettings,
@@ -25,6 +25,7 @@ pub(super) struct Draft {
     pub(super) allowed: Vec<Network>,
     pub(super) denied: Vec<Network>,
     pub(super) tls_listen: Vec<(Address, Option<u16>)>,
+    pub(super) https_listen: Vec<(Address, Option<u16>)>,
     pub(super) tls_cert: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
     pub(super) tls_client_ca: Option<PathBuf>,
@@ -75,24 +76,23 @@ impl Draft {
                 None => "--upstream: expected an upstream, like -u 1.1.1.1".to_owned(),
             }));
         }
-        let (limits, cache_size) = self.limits(!self.tls_listen.is_empty())?;
-        let plain_port = self.port.unwrap_or(PLAIN_PORT);
+        let (limits, cache_size) = self.limits()?;
         let is_listen_given = self.port.is_some() || !self.listen.is_empty();
-        let listen = if self.listen.is_empty() {
-            Listen::Everywhere { port: plain_port }
-        } else {
-            Listen::Addresses(addresses(&self.listen, plain_port))
-        };
-        if let Some(address) = Listen::covered_twice(&listen.addresses()) {
-            let problem = format!("--listen: \"{address}\": given twice, or part of a wildcard");
-            return Err(self.given.error(&["listen"], problem));
-        }
+        let listen = self.plain_listen()?;
         let tls = tls_settings(
             &self.given,
-            addresses(&self.tls_listen, TLS_PORT),
+            [
+                addresses(&self.tls_listen, TLS_PORT),
+                addresses(&self.https_listen, HTTPS_PORT),
+            ],
             (self.tls_cert, self.tls_key, self.tls_client_ca),
             &listen,
         )?;
+        if self.config.designated.is_some() && tls.is_none() {
+            let problem = "--designated: expected --tls-listen or --https-listen, the listeners \
+                           that clients learn of";
+            return Err(self.given.error(&["designated"], problem.to_owned()));
+        }
         check_http_addresses(&self.given, &self.config.http_listen, &listen, tls.as_ref())?;
         if self.config.cache.ttl_min > self.config.cache.ttl_max {
             return Err(ttl_bounds_crossed(&self.given));
@@ -157,9 +157,28 @@ fn addresses(listen: &[(Address, Option<u16>)], port: u16) -> Vec<SocketAddr> {
 }
 
 impl Draft {
+    /// Returns the listeners for plain DNS.
+    fn plain_listen(&self) -> Result<Listen, UsageError> {
+        let port = self.port.unwrap_or(PLAIN_PORT);
+        let listen = if self.listen.is_empty() {
+            Listen::Everywhere { port }
+        } else {
+            Listen::Addresses(addresses(&self.listen, port))
+        };
+        match Listen::covered_twice(&listen.addresses()) {
+            Some(address) => {
+                let problem =
+                    format!("--listen: \"{address}\": given twice, or part of a wildcard");
+                Err(self.given.error(&["listen"], problem))
+            }
+            None => Ok(listen),
+        }
+    }
+
     /// Returns the limits and the size of the cache in bytes, from the options and the memory
     /// limit.
-    fn limits(&self, serves_tls: bool) -> Result<(Limits, usize), UsageError> {
+    fn limits(&self) -> Result<(Limits, usize), UsageError> {
+        let serves_tls = !self.tls_listen.is_empty() || !self.https_listen.is_empty();
         let budget = self.memory_limit;
         let defaults = budget.map_or_else(Limits::default, |budget| budget.limits(serves_tls));
         let mut limits = defaults;
@@ -218,8 +237,10 @@ fn check_http_addresses(
     tls: Option<&TlsSettings>,
 ) -> Result<(), UsageError> {
     let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
+    let over_https = tls.map_or(&[][..], |tls| &tls.https_addresses);
     check_free(given, "http-listen", http, PLAIN, &plain.addresses())?;
-    check_free(given, "http-listen", http, &["tls-listen"], under_tls)
+    check_free(given, "http-listen", http, &["tls-listen"], under_tls)?;
+    check_free(given, "http-listen", http, &["https-listen"], over_https)
 }
 
 /// The options for the addresses of plain DNS.
@@ -247,30 +268,52 @@ fn check_free(
 
 fn tls_settings(
     given: &Given,
-    addresses: Vec<SocketAddr>,
+    [addresses, https_addresses]: [Vec<SocketAddr>; 2],
     files: (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>),
     plain: &Listen,
 ) -> Result<Option<TlsSettings>, UsageError> {
-    let (certificate, key, client_ca) = match (addresses.as_slice(), files) {
-        ([], (None, None, None)) => return Ok(None),
-        ([], _) => {
+    let has_listener = !addresses.is_empty() || !https_addresses.is_empty();
+    let (certificate, key, client_ca) = match (has_listener, files) {
+        (false, (None, None, None)) => return Ok(None),
+        (false, _) => {
             let options = ["tls-cert", "tls-key", "tls-client-ca"];
             let names = given.names(&options);
             return Err(given.error(
                 &options,
-                format!("{names}: expected --tls-listen, an address for TLS clients"),
+                format!(
+                    "{names}: expected --tls-listen or --https-listen, an address for clients over \
+                     TLS"
+                ),
             ));
         }
-        (_, (Some(certificate), Some(key), client_ca)) => (certificate, key, client_ca),
+        (true, (Some(certificate), Some(key), client_ca)) => (certificate, key, client_ca),
         _ => {
-            let problem = "--tls-listen: this option needs --tls-cert and --tls-key, the server \
-                           certificate and its key";
-            return Err(given.error(&["tls-listen"], problem.to_owned()));
+            let option = if addresses.is_empty() {
+                "https-listen"
+            } else {
+                "tls-listen"
+            };
+            let problem = format!(
+                "--{option}: this option needs --tls-cert and --tls-key, the server certificate \
+                 and its key"
+            );
+            return Err(given.error(&[option], problem));
         }
     };
-    check_free(given, "tls-listen", &addresses, PLAIN, &plain.addresses())?;
+    let plain = plain.addresses();
+    check_free(given, "tls-listen", &addresses, PLAIN, &plain)?;
+    check_free(given, "https-listen", &https_addresses, PLAIN, &plain)?;
+    let under_tls = &["tls-listen"];
+    check_free(
+        given,
+        "https-listen",
+        &https_addresses,
+        under_tls,
+        &addresses,
+    )?;
     Ok(Some(TlsSettings {
         addresses,
+        https_addresses,
         identity: Identity { certificate, key },
         client_ca,
     }))

@@ -218,12 +218,24 @@ fn clients_are_served_under_tls() {
         .expect("DoT is configured");
     assert_eq!(tls.addresses.len(), 2);
     assert_eq!(tls.client_ca, Some(PathBuf::from("c.pem")));
+    let both = "--https-listen=127.0.0.1 --https-listen=:8443 --tls-listen=127.0.0.1";
+    let tls = config(&format!("-u 1.1.1.1 {both} {files}"))
+        .tls
+        .expect("DoT and DoH are configured");
+    assert_eq!(tls.addresses.len(), 1);
+    let https: Vec<_> = tls
+        .https_addresses
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(https, ["127.0.0.1:443", "0.0.0.0:8443", "[::]:8443"]);
     assert_eq!(config("-u 1.1.1.1").tls, None);
     for (line, start) in [
         (files, "--tls-cert, --tls-key: expected --tls-listen"),
         (
             "--tls-client-ca=c.pem",
-            "--tls-client-ca: expected --tls-listen, an address for TLS clients",
+            "--tls-client-ca: expected --tls-listen or --https-listen, an address for clients \
+             over TLS",
         ),
         (
             "--tls-listen=127.0.0.1",
@@ -236,6 +248,14 @@ fn clients_are_served_under_tls() {
         (
             "--tls-cert=a --tls-key=b --tls-listen=0.0.0.0:53",
             "--tls-listen: \"0.0.0.0:53\": another listener",
+        ),
+        (
+            "--https-listen=127.0.0.1 --tls-key=b.pem",
+            "--https-listen: this option needs --tls-cert",
+        ),
+        (
+            "--tls-cert=a --tls-key=b --https-listen=0.0.0.0:53",
+            "--https-listen: \"0.0.0.0:53\": another listener",
         ),
     ] {
         let problem = error_of_line(&format!("-u 1.1.1.1 {line}"));
@@ -257,6 +277,14 @@ fn listener_that_has_the_address_already_is_named() {
         (
             "-l 127.0.0.1 --tls-listen :853 --tls-listen ::1",
             "(--tls-listen)",
+        ),
+        (
+            "-l 127.0.0.1 --tls-listen :8443 --https-listen [::1]:8443",
+            "(--tls-listen)",
+        ),
+        (
+            "-l 127.0.0.1 --tls-listen :853 --https-listen :9153 --http-listen :9153",
+            "(--https-listen)",
         ),
     ] {
         let files = if line.contains("tls") { files } else { "" };

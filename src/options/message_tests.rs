@@ -117,6 +117,7 @@ fn list_in_place_of_one_value_is_an_error() {
     for option in [
         "listen",
         "tls-listen",
+        "https-listen",
         "http-listen",
         "bootstrap",
         "allow",

@@ -19,7 +19,7 @@ use crate::config::{Config, Host, Listen, Scheme};
 use draft::Draft;
 use row::Reload;
 use similar::{is_list, means_options_file, similar_option};
-use table::{COMMANDS, TABLE};
+use table::{COMMANDS, rows};
 
 /// The command that the command line requests.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
         conf_file::read_file(&mut draft, Path::new(&path))?;
         draft.config.file = Some(path.into());
     }
-    for row in TABLE {
+    for row in rows() {
         let values = if row.value.is_empty() {
             vec![String::new(); given.opt_count(row.long)]
         } else {
@@ -111,6 +111,7 @@ pub fn check_loops(config: &Config) -> Result<(), UsageError> {
     let plain = config.listen.addresses();
     let tls = config.tls.as_ref();
     let under_tls = tls.map_or(&[][..], |tls| &tls.addresses);
+    let over_https = tls.map_or(&[][..], |tls| &tls.https_addresses);
     let error = |option, server: &dyn std::fmt::Display, listeners| {
         let problem = format!(
             "{option}: \"{server}\": this program itself listens there ({listeners}): expected \
@@ -135,6 +136,9 @@ pub fn check_loops(config: &Config) -> Result<(), UsageError> {
         if upstream.scheme != Scheme::Udp && Listen::reaches(under_tls, address, is_of_this_host) {
             return error("--upstream", upstream, "--tls-listen");
         }
+        if upstream.scheme != Scheme::Udp && Listen::reaches(over_https, address, is_of_this_host) {
+            return error("--upstream", upstream, "--https-listen");
+        }
     }
     Ok(())
 }
@@ -143,7 +147,7 @@ pub fn check_loops(config: &Config) -> Result<(), UsageError> {
 /// differed.
 pub fn restore_fixed(new: &mut Config, running: &Config) -> Vec<&'static str> {
     let mut options = Vec::new();
-    for row in TABLE {
+    for row in rows() {
         if let Reload::Restores(restore) = row.reload
             && restore(new, running)
         {
@@ -155,7 +159,7 @@ pub fn restore_fixed(new: &mut Config, running: &Config) -> Vec<&'static str> {
 
 fn grammar() -> getopts::Options {
     let mut grammar = getopts::Options::new();
-    for row in TABLE {
+    for row in rows() {
         match row.value {
             "" => grammar.optflagmulti(row.short, row.long, ""),
             value => grammar.optmulti(row.short, row.long, "", value),
@@ -173,7 +177,7 @@ fn grammar() -> getopts::Options {
 /// Checks for an option that takes the next option as its missing value. No value starts with a
 /// dash; a file name with a dash needs its folder (`./-name`).
 fn check_values(given: &getopts::Matches) -> Result<(), UsageError> {
-    let table = TABLE.iter().map(|row| (row.long, row.value));
+    let table = rows().map(|row| (row.long, row.value));
     let commands = COMMANDS.iter().map(|(_, long, value, _)| (*long, *value));
     for (long, _) in table.chain(commands).filter(|(_, value)| !value.is_empty()) {
         let values = given.opt_strs(long);
@@ -233,7 +237,7 @@ fn describe(fail: &getopts::Fail) -> String {
             format!("{}: expected a value", dashed(name))
         }
         getopts::Fail::UnexpectedArgument(name) => {
-            let is_switch = TABLE.iter().any(|row| row.long == name);
+            let is_switch = rows().any(|row| row.long == name);
             let advice = if is_switch {
                 ": the option alone switches it on; yes and no are only for the options file"
             } else {
@@ -252,9 +256,7 @@ fn help() -> String {
         "dotproxy: plain DNS in, authenticated DNS over TLS out\n\
          Usage: dotproxy -u UPSTREAM [OPTIONS]\n\n",
     );
-    let rows = TABLE
-        .iter()
-        .map(|row| (row.short, row.long, row.value, row.help));
+    let rows = rows().map(|row| (row.short, row.long, row.value, row.help));
     let mut left = String::new();
     for (short, long, value, help) in rows.chain(COMMANDS.iter().copied()) {
         let indent = if left.is_empty() { "    " } else { "" };

@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use super::table::{COMMANDS, TABLE};
+use super::table::{COMMANDS, rows};
 
 /// Names that other programs have for the options file.
 const FILE_OPTIONS: [&str; 4] = ["config", "conf", "config-file", "configuration"];
 
 /// Options that take one address or network and can be repeated.
-const REPEATABLE: [&str; 6] = [
+const REPEATABLE: [&str; 7] = [
     "listen",
     "tls-listen",
+    "https-listen",
     "http-listen",
     "bootstrap",
     "allow",
@@ -49,7 +50,7 @@ pub(super) fn similar_option(name: &str) -> Option<&'static str> {
         return Some(long);
     }
     let commands = COMMANDS.iter().map(|(_, long, ..)| *long);
-    let names = TABLE.iter().map(|row| row.long).chain(commands);
+    let names = rows().map(|row| row.long).chain(commands);
     let rated = names.map(|long| (distance(&name, long), long));
     let (distance, long) = rated.min_by_key(|(distance, _)| *distance)?;
     (distance <= most).then_some(long)

@@ -468,7 +468,7 @@ fn bootstrap_server_that_is_this_program_is_refused() {
 
 #[test]
 fn option_with_an_empty_value_is_an_error() {
-    for row in TABLE {
+    for row in rows() {
         let long = row.long;
         for line in [
             format!("{long} ="),
@@ -578,7 +578,7 @@ fn help_is_short() {
     };
     assert!(text.lines().count() <= 50, "{text}");
     assert!(text.lines().all(|line| line.len() <= 80), "{text}");
-    for row in TABLE {
+    for row in rows() {
         assert!(text.contains(&format!("--{}", row.long)));
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{Config, Host, Scheme, Upstream};
+use crate::config::{Config, Host, Scheme, TlsSettings, Upstream};
 
 /// Descriptors for standard streams, the poller, signals, files that are read occasionally, and a
 /// reserve.
@@ -49,7 +49,11 @@ pub fn fit(config: &mut Config) -> io::Result<()> {
 
 /// Returns the number of descriptors that are reserved for other uses than TCP clients.
 fn reserved(config: &Config) -> usize {
-    let under_tls = config.tls.as_ref().map_or(0, |tls| tls.addresses.len());
+    let under_tls = config
+        .tls
+        .iter()
+        .flat_map(TlsSettings::all_addresses)
+        .count();
     let http = match config.http_listen.len() {
         0 => 0,
         listeners => listeners + config.limits.http_clients,

@@ -112,7 +112,10 @@ impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("queries")?;
         for protocol in ClientProtocol::ALL {
-            write!(f, " {}={}", protocol.label(), self.queries(protocol))?;
+            let (label, count) = (protocol.label(), self.queries(protocol));
+            if count > 0 || protocol != ClientProtocol::Https {
+                write!(f, " {label}={count}")?;
+            }
         }
         write!(f, " ignored={}", self.ignored)?;
         if self.denied_connections > 0 {
@@ -180,7 +183,7 @@ mod tests {
     #[test]
     fn line_has_the_counts() {
         let mut counters = Counters {
-            queries: [3, 0, 0],
+            queries: [3, 0, 0, 0],
             ..Counters::default()
         };
         let took = Duration::from_millis(3);

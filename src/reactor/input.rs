@@ -19,7 +19,7 @@ use crate::net::{self, Net};
 use crate::proxy::{ClientTransport, LinkKey, Room, is_query};
 use crate::session::client::stream::Taken;
 use crate::session::upstream::stream::UpstreamEvent;
-use crate::session::{ClientStream, HttpStream, Step, Transport};
+use crate::session::{ClientStream, HttpStream, Step, Stream, Transport};
 use crate::telemetry::dnstap::MessageKind;
 
 impl<N: Net> Reactor<N> {
@@ -150,9 +150,8 @@ impl<N: Net> Reactor<N> {
                 if !self.proxy.admit_connection(peer.ip(), self.now) {
                     return;
                 }
-                let transport = self.client_transport(stream, protocol);
-                let client = |transport| ClientStream::new(transport, peer, self.now);
-                transport.map(|transport| Session::Client(client(transport)))
+                self.client_stream(stream, peer, protocol)
+                    .map(Session::Client)
             }
         };
         match session {
@@ -171,17 +170,30 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    fn client_transport(
+    fn client_stream(
         &self,
         stream: N::Stream,
+        peer: SocketAddr,
         protocol: ClientProtocol,
-    ) -> Result<Transport<N::Stream>, Failure> {
-        if protocol != ClientProtocol::Tls {
-            return Ok(Transport::plain(stream));
-        }
-        let acceptor = self.tls.acceptor.as_ref();
-        let acceptor = acceptor.expect("a TLS listener has an acceptor");
-        Transport::accepted(stream, acceptor)
+    ) -> Result<ClientStream<N::Stream>, Failure> {
+        // Only the hints for designated listeners need the local address.
+        let local = self.config.designated.as_ref();
+        let local = local.and_then(|_| stream.local_ip());
+        let transport = if protocol.is_encrypted() {
+            let acceptor = self.tls.acceptor.as_ref();
+            let acceptor = acceptor.expect("a TLS listener has an acceptor");
+            Transport::accepted(stream, acceptor, protocol)?
+        } else {
+            Transport::plain(stream)
+        };
+        let mut client = match protocol {
+            ClientProtocol::Https => {
+                ClientStream::https(transport, peer, &self.config.limits, self.now)
+            }
+            _ => ClientStream::new(transport, peer, self.now),
+        };
+        client.set_local(local);
+        Ok(client)
     }
 
     /// Closes clients of a service while there are more clients than slots, but not the newcomer.
@@ -239,7 +251,7 @@ impl<N: Net> Reactor<N> {
         let origin = Origin {
             session: key,
             peer: client.peer(),
-            local: None,
+            local: client.local().map(Into::into),
         };
         let idle = self.clients.idle_limit();
         let protocol = client.protocol();
@@ -249,7 +261,7 @@ impl<N: Net> Reactor<N> {
             let transport = ClientTransport::Stream {
                 idle,
                 received_at,
-                is_encrypted: protocol == ClientProtocol::Tls,
+                protocol,
             };
             Taken {
                 is_query: is_query(message),

@@ -26,7 +26,7 @@ pub(super) enum Service {
 pub struct ListenError {
     /// The address to listen on.
     pub address: SocketAddr,
-    /// `UDP`, `TCP`, `TLS` or `HTTP`.
+    /// `UDP`, `TCP`, `TLS`, `HTTPS` or `HTTP`.
     pub protocol: &'static str,
     /// The cause of the failure.
     pub cause: io::Error,
@@ -72,8 +72,10 @@ impl Listener {
             service: Service::Dns(ClientProtocol::Tcp),
         });
         let under_tls = config.tls.iter().flat_map(|tls| &tls.addresses);
+        let over_https = config.tls.iter().flat_map(|tls| &tls.https_addresses);
         plain
             .chain(under_tls.map(stream(Service::Dns(ClientProtocol::Tls))))
+            .chain(over_https.map(stream(Service::Dns(ClientProtocol::Https))))
             .chain(config.http_listen.iter().map(stream(Service::Http)))
             .collect()
     }
@@ -82,6 +84,7 @@ impl Listener {
     fn note(&self) -> &'static str {
         match (self.service, self.socket.has_udp, self.socket.has_tcp) {
             (Service::Dns(ClientProtocol::Tls), ..) => " (TLS)",
+            (Service::Dns(ClientProtocol::Https), ..) => " (HTTPS)",
             (Service::Http, ..) => " (HTTP)",
             (_, true, false) => " (UDP only)",
             (_, false, true) => " (TCP only)",
@@ -184,6 +187,7 @@ fn listen_for<N: Net>(
             Service::Dns(ClientProtocol::Udp) => "UDP",
             Service::Dns(ClientProtocol::Tcp) => "TCP",
             Service::Dns(ClientProtocol::Tls) => "TLS",
+            Service::Dns(ClientProtocol::Https) => "HTTPS",
             Service::Http => "HTTP",
         },
         cause,

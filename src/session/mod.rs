@@ -64,6 +64,11 @@ impl Scratch {
             outgoing: vec![0; Self::RECORD_LEN_MAX],
         }
     }
+
+    /// Returns a buffer for a message of any length, which the next read overwrites.
+    fn message_buffer(&mut self) -> &mut [u8] {
+        &mut self.incoming[..Self::READ_LEN_MAX]
+    }
 }
 
 impl Default for Scratch {

@@ -49,6 +49,7 @@ impl From<ClientProtocol> for SocketProtocol {
             ClientProtocol::Udp => Self::Udp,
             ClientProtocol::Tcp => Self::Tcp,
             ClientProtocol::Tls => Self::Tls,
+            ClientProtocol::Https => Self::Https,
         }
     }
 }

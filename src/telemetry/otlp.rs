@@ -180,12 +180,12 @@ impl FinishedQuery<'_> {
             }
             let transport = match record.protocol {
                 ClientProtocol::Udp => "udp",
-                ClientProtocol::Tcp | ClientProtocol::Tls => "tcp",
+                ClientProtocol::Tcp | ClientProtocol::Tls | ClientProtocol::Https => "tcp",
             };
             attributes
                 .text("network.protocol.name", "dns")
                 .text("network.transport", transport)
-                .truth("dotproxy.tls", record.protocol == ClientProtocol::Tls);
+                .truth("dotproxy.tls", record.protocol.is_encrypted());
             if let Some(client) = shown(record.origin.peer.ip(), self.clients) {
                 attributes.text("client.address", client);
             }

@@ -1,15 +1,16 @@
-//! The TLS server for clients (RFC 7858).
+//! The TLS server for clients over DNS over TLS (RFC 7858) and DNS over HTTPS (RFC 8484).
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::Ticketer;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{UnbufferedServerConnection, WebPkiClientVerifier};
+use rustls::server::{ParsedCertificate, UnbufferedServerConnection, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 
 use super::certificate::{expires_at, is_ca};
@@ -17,14 +18,18 @@ use super::explain::explain_key;
 use super::files::{self, Credentials, FileError};
 use super::fingerprint::Fingerprint;
 use super::tickets::ExpiringTickets;
-use super::{ALPN, Authorities, OwnCertificate, SetupError};
+use super::{ALPN, ALPN_HTTP2, Authorities, OwnCertificate, SetupError};
+use crate::base::origin::ClientProtocol;
 use crate::config::TlsSettings;
 
 /// The TLS settings for client connections: our certificate, and the verification of client
 /// certificates.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
+    /// The settings for DNS over TLS.
     config: Arc<ServerConfig>,
+    /// The same settings for DNS over HTTPS.
+    https_config: Arc<ServerConfig>,
     /// The verifier of client certificates, if clients need one.
     gate: Option<Gate>,
     own: Option<OwnCertificate>,
@@ -53,9 +58,19 @@ impl Gate {
     }
 }
 
+/// Returns whether a certificate is for a host name.
+fn is_for(certificate: &CertificateDer<'_>, name: &str) -> bool {
+    let Ok(name) = ServerName::try_from(name) else {
+        return false;
+    };
+    let parsed = ParsedCertificate::try_from(certificate);
+    parsed.is_ok_and(|parsed| verify_server_name(&parsed, &name).is_ok())
+}
+
 impl Acceptor {
     pub(super) fn new(
         settings: &TlsSettings,
+        designated: Option<&str>,
         provider: &Arc<CryptoProvider>,
         clock: &Arc<impl TimeProvider + 'static>,
     ) -> Result<Self, SetupError> {
@@ -76,6 +91,15 @@ impl Acceptor {
             files::read_credentials(["--tls-cert", "--tls-key"], identity)?;
         let own = OwnCertificate::new("--tls-cert", &identity.certificate, &chain);
         let first_is_ca = is_ca(&chain[0]);
+        if let Some(name) = designated
+            && !is_for(&chain[0], name)
+        {
+            log::warn!(
+                "--designated: \"{name}\": --tls-cert \"{}\" is not for this name, so clients will \
+                 refuse it: use a name of the certificate",
+                identity.certificate.display()
+            );
+        }
         let mut server = server.with_single_cert(chain, key).map_err(|error| {
             let cause = explain_key(&error, first_is_ca);
             FileError::new("--tls-key", &identity.key, cause)
@@ -92,7 +116,10 @@ impl Acceptor {
             });
         }
         server.send_tls13_tickets = 1;
+        let mut https = server.clone();
+        https.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
         Ok(Self {
+            https_config: Arc::new(https),
             config: Arc::new(server),
             gate,
             own,
@@ -109,9 +136,16 @@ impl Acceptor {
         self.gate.as_ref().map(|gate| &gate.authorities)
     }
 
-    /// Creates the state of a connection to a client.
-    pub fn connection(&self) -> Result<UnbufferedServerConnection, rustls::Error> {
-        UnbufferedServerConnection::new(Arc::clone(&self.config))
+    /// Creates the state of a connection to a client with this protocol.
+    pub fn connection(
+        &self,
+        protocol: ClientProtocol,
+    ) -> Result<UnbufferedServerConnection, rustls::Error> {
+        let config = match protocol {
+            ClientProtocol::Https => &self.https_config,
+            ClientProtocol::Udp | ClientProtocol::Tcp | ClientProtocol::Tls => &self.config,
+        };
+        UnbufferedServerConnection::new(Arc::clone(config))
     }
 
     /// Returns whether the rules for client certificates equal those of `before`.

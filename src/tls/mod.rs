@@ -220,7 +220,12 @@ pub fn set_up(config: &Config, clock: &Clock) -> Result<Setup, SetupError> {
     let connectors = config.upstreams.iter().map(connector);
     let connectors = connectors.collect::<Result<_, SetupError>>()?;
     let acceptor = match &config.tls {
-        Some(settings) => Some(Acceptor::new(settings, &trust.provider, &trust.clock)?),
+        Some(settings) => {
+            let designated = config.designated.as_ref().map(ToString::to_string);
+            let designated = designated.as_ref().map(|name| name.trim_end_matches('.'));
+            let (provider, clock) = (&trust.provider, &trust.clock);
+            Some(Acceptor::new(settings, designated, provider, clock)?)
+        }
         None => None,
     };
     let for_clients = acceptor.iter().filter_map(Acceptor::own).cloned();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dotproxy::base::arena::Key;
-use dotproxy::base::origin::Origin;
+use dotproxy::base::origin::{ClientProtocol, Origin};
 use dotproxy::base::time::Instant;
 use dotproxy::proxy::{Action, ClientTransport, LinkKey, Outbox, Proxy};
 use dotproxy::wire::edns::OptionCode;
@@ -47,7 +47,10 @@ impl Scene {
             By::Tcp | By::Tls => ClientTransport::Stream {
                 idle: Duration::from_secs(10),
                 received_at: self.now,
-                is_encrypted: by == By::Tls,
+                protocol: match by {
+                    By::Tls => ClientProtocol::Tls,
+                    By::Udp | By::Tcp => ClientProtocol::Tcp,
+                },
             },
         };
         let origin = Origin {

@@ -252,7 +252,7 @@ impl World {
                 ClientTransport::Stream {
                     idle,
                     received_at,
-                    is_encrypted: false,
+                    protocol: ClientProtocol::Tcp,
                 },
                 received_at,
             )

@@ -42,7 +42,14 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("rustls", &["tls/", "session/transport/tls.rs"]),
     ("webpki_roots", &["tls/mod.rs"]),
     ("webpki::", &["tls/pins.rs"]),
-    ("base64::", &["config/pin.rs", "config/trust_anchor.rs"]),
+    (
+        "base64::",
+        &[
+            "config/pin.rs",
+            "config/trust_anchor.rs",
+            "session/client/https/mod.rs",
+        ],
+    ),
     ("siphasher::", &["proxy/client/cookies.rs"]),
     ("getopts::", &["options/mod.rs"]),
     ("slab::", &["base/arena.rs"]),

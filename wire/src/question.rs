@@ -37,6 +37,8 @@ impl Type {
     pub const OPT: Self = Self(41);
     /// A signature of the message by a public key, when it covers type 0 (RFC 2931).
     pub const SIG: Self = Self(24);
+    /// A service and how to reach it (RFC 9460).
+    pub const SVCB: Self = Self(64);
     /// The mark of a name that does not exist, in the type bitmap of an NSEC record (RFC 9824,
     /// section 2). No record has this type.
     pub const NXNAME: Self = Self(128);

@@ -23,8 +23,8 @@ pub enum ClientTransport {
         idle: Duration,
         /// The time at which the query arrived, which is earlier than now if the query had to wait.
         received_at: Instant,
-        /// The connection is under TLS.
-        is_encrypted: bool,
+        /// The protocol of the connection, which is not UDP.
+        protocol: ClientProtocol,
     },
 }
 
@@ -32,8 +32,7 @@ impl ClientTransport {
     pub(in crate::proxy) fn protocol(self) -> ClientProtocol {
         match self {
             Self::Udp => ClientProtocol::Udp,
-            Self::Stream { is_encrypted, .. } if is_encrypted => ClientProtocol::Tls,
-            Self::Stream { .. } => ClientProtocol::Tcp,
+            Self::Stream { protocol, .. } => protocol,
         }
     }
 
@@ -167,7 +166,10 @@ fn decide<'m, 'a>(
 
 fn asked_opt(opt: Opt<'_>, transport: ClientTransport) -> AskedOpt {
     let keepalive = match transport {
-        ClientTransport::Stream { idle, .. } if opt.has_option(OptionCode::TCP_KEEPALIVE) => {
+        // HTTP has its own management of connections.
+        ClientTransport::Stream { idle, protocol, .. }
+            if protocol != ClientProtocol::Https && opt.has_option(OptionCode::TCP_KEEPALIVE) =>
+        {
             Some(u16::try_from(idle.as_millis() / 100).unwrap_or(u16::MAX))
         }
         _ => None,
@@ -176,8 +178,7 @@ fn asked_opt(opt: Opt<'_>, transport: ClientTransport) -> AskedOpt {
         flags: opt.flags,
         keepalive,
         cookie: None,
-        is_padded: transport.protocol() == ClientProtocol::Tls
-            && opt.has_option(OptionCode::PADDING),
+        is_padded: transport.protocol().is_encrypted() && opt.has_option(OptionCode::PADDING),
     }
 }
 
@@ -348,7 +349,7 @@ mod tests {
         ClientTransport::Stream {
             idle: Duration::from_secs(10),
             received_at: Instant::default(),
-            is_encrypted: false,
+            protocol: ClientProtocol::Tcp,
         }
     }
 
@@ -437,10 +438,11 @@ mod tests {
 
     #[test]
     fn response_is_padded_only_under_tls_and_if_the_query_is() {
-        for (option, is_encrypted, is_padded) in [
-            (OptionCode::PADDING, true, true),
-            (OptionCode::PADDING, false, false),
-            (OptionCode(65_001), true, false),
+        for (option, protocol, is_padded) in [
+            (OptionCode::PADDING, ClientProtocol::Tls, true),
+            (OptionCode::PADDING, ClientProtocol::Https, true),
+            (OptionCode::PADDING, ClientProtocol::Tcp, false),
+            (OptionCode(65_001), ClientProtocol::Tls, false),
         ] {
             let mut bytes = query(1, 1, None);
             bytes[11] = 1;
@@ -450,10 +452,31 @@ mod tests {
             let transport = ClientTransport::Stream {
                 idle: Duration::from_secs(10),
                 received_at: Instant::default(),
-                is_encrypted,
+                protocol,
             };
             let opt = forwarded(&bytes, transport).opt.unwrap();
             assert_eq!(opt.is_padded, is_padded);
+        }
+    }
+
+    #[test]
+    fn idle_timeout_is_not_sent_over_https() {
+        let mut bytes = query(1, 1, None);
+        bytes[11] = 1;
+        let mut writer = OptWriter::start(&mut bytes, 1232, 0, 0);
+        writer.option(OptionCode::TCP_KEEPALIVE, &[]);
+        writer.finish();
+        for (protocol, keepalive) in [
+            (ClientProtocol::Tls, Some(100)),
+            (ClientProtocol::Https, None),
+        ] {
+            let transport = ClientTransport::Stream {
+                idle: Duration::from_secs(10),
+                received_at: Instant::default(),
+                protocol,
+            };
+            let opt = forwarded(&bytes, transport).opt.unwrap();
+            assert_eq!(opt.keepalive, keepalive);
         }
     }
 

@@ -35,13 +35,13 @@ fn has_local_zones(top: &[u8]) -> bool {
 }
 
 /// The content of a special-use name for a type.
-enum LocalAnswer {
+pub(super) enum LocalAnswer {
     /// The name does not exist.
     NoName,
     /// The name exists, without a record of the type.
     NoRecord,
-    /// The name has this record of class IN.
-    Record(Type, Vec<u8>),
+    /// The name has records of class IN with this type and these data.
+    Records(Type, Vec<Vec<u8>>),
 }
 
 /// Returns the reply to a question for a special-use name, with id 0 for the caller to replace.
@@ -55,7 +55,7 @@ pub(in crate::proxy) fn reply(question: Question<'_>) -> Option<Vec<u8>> {
     let labels: Vec<&[u8]> = labels.iter().map(Vec::as_slice).collect();
     let (depth, content) = content(&labels, question.rr_type(), question.class())?;
     let zone = suffixes[labels.len() - depth];
-    Some(write(question, zone.len(), &content))
+    Some(write(question, zone.len(), &content, TTL))
 }
 
 /// Returns the content at these labels, which are in order from the top down, and the depth of the
@@ -80,7 +80,7 @@ fn content(labels: &[&[u8]], rr_type: Type, class: u16) -> Option<(usize, LocalA
     }
     let is_pointer = matches!(rr_type, Type::PTR | Type::ANY);
     let content = if has_records && is_pointer && is_loopback(labels) {
-        LocalAnswer::Record(Type::PTR, b"\x09localhost\0".to_vec())
+        LocalAnswer::Records(Type::PTR, vec![b"\x09localhost\0".to_vec()])
     } else if is_apex || is_loopback(labels) {
         LocalAnswer::NoRecord
     } else {
@@ -92,11 +92,11 @@ fn content(labels: &[&[u8]], rr_type: Type, class: u16) -> Option<(usize, LocalA
 fn localhost(rr_type: Type) -> LocalAnswer {
     match rr_type {
         // One of the records is enough for a question for any type (RFC 8482, section 4.1).
-        Type::A | Type::ANY => LocalAnswer::Record(Type::A, vec![127, 0, 0, 1]),
+        Type::A | Type::ANY => LocalAnswer::Records(Type::A, vec![vec![127, 0, 0, 1]]),
         Type::AAAA => {
             let mut address = vec![0; 16];
             address[15] = 1;
-            LocalAnswer::Record(Type::AAAA, address)
+            LocalAnswer::Records(Type::AAAA, vec![address])
         }
         _ => LocalAnswer::NoRecord,
     }
@@ -146,43 +146,51 @@ fn is_loopback(labels: &[&[u8]]) -> bool {
 }
 
 /// Writes the reply with this content. The zone's name is the last `zone_len` bytes of the name in
-/// the question.
-fn write(question: Question<'_>, zone_len: usize, content: &LocalAnswer) -> Vec<u8> {
+/// the question, and `ttl` is in seconds.
+pub(super) fn write(
+    question: Question<'_>,
+    zone_len: usize,
+    content: &LocalAnswer,
+    ttl: u32,
+) -> Vec<u8> {
     let rcode = match content {
         LocalAnswer::NoName => Rcode::NXDOMAIN,
-        LocalAnswer::NoRecord | LocalAnswer::Record(..) => Rcode::NOERROR,
+        LocalAnswer::NoRecord | LocalAnswer::Records(..) => Rcode::NOERROR,
     };
-    let is_record = matches!(content, LocalAnswer::Record(..));
+    let (owner_at, rr_type, data) = match content {
+        LocalAnswer::Records(rr_type, data) => (HEADER_LEN, *rr_type, data.as_slice()),
+        LocalAnswer::NoName | LocalAnswer::NoRecord => {
+            let zone_at = HEADER_LEN + question.name().len() - zone_len;
+            (zone_at, Type::SOA, &[SOA_DATA.to_vec()][..])
+        }
+    };
+    let count = u16::try_from(data.len()).expect("there are few records");
+    let is_answer = matches!(content, LocalAnswer::Records(..));
     let header = Header {
         id: 0,
         flags: (Flags::QR | Flags::AA | Flags::RA).with_rcode(rcode),
         questions: 1,
-        answers: u16::from(is_record),
-        authorities: u16::from(!is_record),
+        answers: if is_answer { count } else { 0 },
+        authorities: if is_answer { 0 } else { count },
         additionals: 0,
     };
     let mut out = header.to_bytes().to_vec();
     out.extend_from_slice(question.as_bytes());
-    let (owner_at, rr_type, data) = match content {
-        LocalAnswer::Record(rr_type, data) => (HEADER_LEN, *rr_type, data.as_slice()),
-        LocalAnswer::NoName | LocalAnswer::NoRecord => {
-            let zone_at = HEADER_LEN + question.name().len() - zone_len;
-            (zone_at, Type::SOA, SOA_DATA)
-        }
-    };
     let pointer = 0xc000 | u16::try_from(owner_at).expect("a question is short");
-    out.extend_from_slice(&pointer.to_be_bytes());
-    out.extend_from_slice(&rr_type.0.to_be_bytes());
     let class = match question.class() {
         // No record has these classes.
         CLASS_NONE | CLASS_ANY => CLASS_IN,
         class => class,
     };
-    out.extend_from_slice(&class.to_be_bytes());
-    out.extend_from_slice(&TTL.to_be_bytes());
-    let data_len = u16::try_from(data.len()).expect("these records are short");
-    out.extend_from_slice(&data_len.to_be_bytes());
-    out.extend_from_slice(data);
+    for data in data {
+        out.extend_from_slice(&pointer.to_be_bytes());
+        out.extend_from_slice(&rr_type.0.to_be_bytes());
+        out.extend_from_slice(&class.to_be_bytes());
+        out.extend_from_slice(&ttl.to_be_bytes());
+        let data_len = u16::try_from(data.len()).expect("these records are short");
+        out.extend_from_slice(&data_len.to_be_bytes());
+        out.extend_from_slice(data);
+    }
     out
 }
 

@@ -3,6 +3,7 @@
 mod access_control;
 pub(super) mod admission;
 pub(super) mod cookies;
+mod designated;
 pub(super) mod fairness;
 pub(super) mod local_zones;
 pub(super) mod log_throttle;

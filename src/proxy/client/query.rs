@@ -6,8 +6,8 @@ use std::iter;
 use super::admission::{
     LOOPED, NO_UPSTREAM, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
 };
-use super::local_zones;
 use super::response::{Client, Completion};
+use super::{designated, local_zones};
 use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
 use crate::dnssec::validation::SecurityKind;
@@ -129,6 +129,9 @@ impl Proxy {
         if self.record_returned_test(question, cx) {
             return self.refuse(client, asked, &LOOPED, cx);
         }
+        if let Some(reply) = designated::reply(&self.config, question, client.origin) {
+            return self.respond_locally(client, asked, &reply, cx);
+        }
         let request = Request {
             client,
             message,
@@ -231,12 +234,23 @@ impl Proxy {
         let Some(reply) = local_zones::reply(question) else {
             return false;
         };
-        let reply = Message::parse(&reply).expect("replies of our own are well formed");
+        self.respond_locally(client, asked, &reply, cx);
+        true
+    }
+
+    /// Responds with a reply of our own.
+    fn respond_locally(
+        &mut self,
+        client: Client,
+        asked: &Asked<'_>,
+        reply: &[u8],
+        cx: &mut Cx<'_>,
+    ) {
+        let reply = Message::parse(reply).expect("replies of our own are well formed");
         let completion = at_once(client, asked, Outcome::AnsweredHere);
         completion.respond(&mut self.counters, cx, |out| {
             write_answer(out, asked, &reply);
         });
-        true
     }
 
     /// Asks upstream for a client, which gets the stale answer if that fails.

@@ -108,6 +108,7 @@ impl Proxy {
 
 #[cfg(test)]
 mod tests {
+    use crate::base::origin::ClientProtocol;
     use crate::proxy::testing::Scene;
     use crate::proxy::{Action, ClientTransport};
     use crate::wire::Message;
@@ -226,7 +227,7 @@ mod tests {
         let transport = ClientTransport::Stream {
             idle: Duration::from_secs(10),
             received_at: scene.now,
-            is_encrypted: false,
+            protocol: ClientProtocol::Tcp,
         };
         let mut sent = Vec::new();
         for _ in 0..CLIENTS {

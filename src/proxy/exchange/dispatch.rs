@@ -393,6 +393,7 @@ pub(in crate::proxy) fn write_query(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::origin::ClientProtocol;
     use crate::proxy::testing::Scene;
     use crate::proxy::{Action, ClientTransport, UpstreamIndex};
     use crate::wire::edns::{ExtendedErrorCode, OptionCode};
@@ -443,7 +444,7 @@ mod tests {
         let late = ClientTransport::Stream {
             idle,
             received_at: Instant::after_start(Duration::from_secs(95)),
-            is_encrypted: false,
+            protocol: ClientProtocol::Tcp,
         };
         scene.ask(&query(0), late);
         let expected = (Rcode::SERVFAIL, ExtendedErrorCode::NO_REACHABLE_AUTHORITY);
@@ -454,7 +455,7 @@ mod tests {
             ClientTransport::Stream {
                 idle,
                 received_at,
-                is_encrypted: false,
+                protocol: ClientProtocol::Tcp,
             },
         );
         scene.link();

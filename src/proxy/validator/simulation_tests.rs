@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::*;
+use crate::base::origin::ClientProtocol;
 use crate::base::random::Random;
 use crate::dnssec::testing::{Tree, TreeAnswer};
 use crate::proxy::testing::{Scene, config};
@@ -75,7 +76,7 @@ impl Simulation {
         let transport = ClientTransport::Stream {
             idle: Duration::from_secs(10),
             received_at: self.scene.now,
-            is_encrypted: false,
+            protocol: ClientProtocol::Tcp,
         };
         self.scene.ask(&query, transport);
         self.collect();

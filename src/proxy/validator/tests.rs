@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::*;
+use crate::base::origin::ClientProtocol;
 use crate::dnssec::testing::Tree;
 use crate::dnssec::validation::SecurityKind;
 use crate::proxy::testing::{Scene, config};
@@ -150,7 +151,7 @@ impl World {
             ClientTransport::Stream {
                 idle: Duration::from_secs(10),
                 received_at: self.scene.now,
-                is_encrypted: false,
+                protocol: ClientProtocol::Tcp,
             }
         };
         self.scene.ask(&query, transport);

@@ -1,5 +1,7 @@
-//! Sessions of clients: a UDP socket, and a TCP or TLS connection.
+//! Sessions of clients: a UDP socket, and a TCP, TLS or HTTPS connection.
 
 pub(in crate::session) mod activity;
 pub mod datagram;
+mod framing;
+mod https;
 pub mod stream;

@@ -13,10 +13,12 @@
 //! several in a row, or many bytes without a query, are handled as the end of the stream.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 
 use super::activity::Activity;
+use super::framing::Framing;
+use super::https::HandedOver;
 use crate::base::failure::Failure;
 use crate::base::origin::ClientProtocol;
 use crate::base::time::Instant;
@@ -24,7 +26,6 @@ use crate::config::Limits;
 use crate::session::transport::{Received, Transport};
 use crate::session::{Scratch, Step};
 use crate::tls::{self, Acceptor};
-use crate::wire::frame::{self, Deframer};
 
 /// The result of handling a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,15 +38,26 @@ pub struct Taken {
     pub has_room: bool,
 }
 
+impl Taken {
+    /// The result of input without a message, like an HTTP request that is rejected.
+    const NOTHING: Self = Self {
+        is_query: false,
+        is_owed: false,
+        has_room: true,
+    };
+}
+
 /// A client's connection over `S`.
 pub struct ClientStream<S> {
     transport: Transport<S>,
     peer: SocketAddr,
+    /// The local address, if it is needed.
+    local: Option<IpAddr>,
     /// The subject of the client's certificate, once the client has sent one.
     identity: Option<Box<str>>,
     /// The time at which the certificate expires, once it is known.
     expires_at: Option<Instant>,
-    deframer: Deframer,
+    framing: Framing,
     counts: Counts,
     /// The arrival time of messages that could not be handed over yet.
     kept_since: Option<Instant>,
@@ -80,14 +92,30 @@ struct Unasked {
 }
 
 impl<S: Read + Write> ClientStream<S> {
-    /// Creates the session of a connection accepted from `peer`.
+    /// Creates the session of a connection accepted from `peer`. Messages follow their lengths (RFC
+    /// 7766, RFC 7858).
     pub fn new(transport: Transport<S>, peer: SocketAddr, now: Instant) -> Self {
+        Self::with_framing(Framing::length(), transport, peer, now)
+    }
+
+    /// Creates the session of a DNS over HTTPS connection (RFC 8484) accepted from `peer`.
+    pub fn https(transport: Transport<S>, peer: SocketAddr, limits: &Limits, now: Instant) -> Self {
+        Self::with_framing(Framing::https(limits), transport, peer, now)
+    }
+
+    fn with_framing(
+        framing: Framing,
+        transport: Transport<S>,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Self {
         Self {
             transport,
             peer,
+            local: None,
             identity: None,
             expires_at: None,
-            deframer: Deframer::default(),
+            framing,
             counts: Counts {
                 inflight: 0,
                 unasked: Unasked::default(),
@@ -105,6 +133,16 @@ impl<S: Read + Write> ClientStream<S> {
     /// Returns the client's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// Sets the local address of the connection.
+    pub fn set_local(&mut self, local: Option<IpAddr>) {
+        self.local = local;
+    }
+
+    /// Returns the local address of the connection, if it was set.
+    pub fn local(&self) -> Option<IpAddr> {
+        self.local
     }
 
     /// Returns the subject of the client's certificate, if the client has sent one.
@@ -147,11 +185,17 @@ impl<S: Read + Write> ClientStream<S> {
 
     /// Returns whether the session is finished.
     pub fn is_over(&self) -> bool {
-        self.is_ended && self.is_quiet()
+        self.is_ended && self.is_answered()
     }
 
     /// Returns whether no response is pending and no input is [deferred](Self::defer_reading).
     pub fn is_quiet(&self) -> bool {
+        self.is_answered() && !self.framing.has_waiting()
+    }
+
+    /// Returns whether every response is sent, except those that wait for the window of an HTTP/2
+    /// client, which can be opened only as long as the client is read.
+    fn is_answered(&self) -> bool {
         let has_all = self.counts.inflight == 0 && self.transport.unsent_len() == 0;
         has_all && self.kept_since.is_none() && !self.is_unread
     }
@@ -174,7 +218,7 @@ impl<S: Read + Write> ClientStream<S> {
 
     /// Counts the bytes that are held for this client. Returns the previous and the new number.
     pub fn account(&mut self) -> (usize, usize) {
-        let held = self.deframer.len() + self.transport.held_len();
+        let held = self.framing.held_len() + self.transport.held_len();
         (std::mem::replace(&mut self.accounted, held), held)
     }
 
@@ -185,7 +229,9 @@ impl<S: Read + Write> ClientStream<S> {
 
     /// Returns the protocol of the connection.
     pub fn protocol(&self) -> ClientProtocol {
-        if self.transport.is_encrypted() {
+        if self.framing.is_https() {
+            ClientProtocol::Https
+        } else if self.transport.is_encrypted() {
             ClientProtocol::Tls
         } else {
             ClientProtocol::Tcp
@@ -199,6 +245,9 @@ impl<S: Read + Write> ClientStream<S> {
 
     /// Sends the end of the stream to the client.
     pub fn close(&mut self, scratch: &mut Scratch) {
+        self.framing.end();
+        self.framing.send_output(&mut self.transport);
+        let _ = self.transport.flush(scratch);
         self.transport.close(scratch);
     }
 
@@ -219,15 +268,17 @@ impl<S: Read + Write> ClientStream<S> {
             let received = self.transport.receive(scratch, |piece| {
                 // Under TLS one read can give several pieces.
                 if self.kept_since.is_some() {
-                    return self.deframer.keep(piece);
+                    return self.framing.keep(piece);
                 }
-                let flow = self.deframer.feed(piece, |message| {
-                    self.counts.on_taken(take(message, now), limits, now)
+                let flow = self.framing.feed(piece, |message| {
+                    let taken = message.map_or(Taken::NOTHING, |message| take(message, now));
+                    self.counts.on_taken(taken, limits, now)
                 });
                 if flow.is_break() {
                     self.kept_since = Some(now);
                 }
             })?;
+            self.finish_input(scratch)?;
             if self.identity.is_none() {
                 let certificate = self.transport.certificate();
                 self.identity = certificate.and_then(tls::subject).map(Into::into);
@@ -273,9 +324,11 @@ impl<S: Read + Write> ClientStream<S> {
             since
         };
         self.kept_since = Some(since);
-        let flow = self.deframer.feed(&[], |message| {
-            self.counts.on_taken(take(message, since), limits, now)
+        let flow = self.framing.feed(&[], |message| {
+            let taken = message.map_or(Taken::NOTHING, |message| take(message, since));
+            self.counts.on_taken(taken, limits, now)
         });
+        self.send_output();
         if flow.is_continue() {
             self.kept_since = None;
         }
@@ -284,6 +337,23 @@ impl<S: Read + Write> ClientStream<S> {
             Step::Full
         } else {
             Step::Drained
+        }
+    }
+
+    /// Moves the output of HTTP/2 to the transport. Sends it if the connection has failed.
+    fn finish_input(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
+        self.send_output();
+        let result = self.framing.failure();
+        if result.is_err() {
+            // GOAWAY tells the client why the connection ends.
+            let _ = self.transport.flush(scratch);
+        }
+        result
+    }
+
+    fn send_output(&mut self) {
+        if self.framing.send_output(&mut self.transport) {
+            self.unsent = UnsentKind::Responses;
         }
     }
 
@@ -298,7 +368,8 @@ impl<S: Read + Write> ClientStream<S> {
             log::debug!(
                 "client {peer} ({protocol}): closing the connection: too much data without a query"
             );
-            self.deframer = Deframer::default();
+            self.framing.end();
+            self.send_output();
             self.kept_since = None;
             (self.is_unread, self.is_ended) = (false, true);
         }
@@ -315,7 +386,10 @@ impl<S: Read + Write> ClientStream<S> {
     ) -> bool {
         self.counts.inflight = self.counts.inflight.saturating_sub(1);
         self.unsent = UnsentKind::Responses;
-        self.transport.send(|out| frame::write(out, message));
+        let transport = &mut self.transport;
+        if !self.framing.respond(message, transport, scratch) {
+            return false;
+        }
         let has_much = |client: &Self| client.transport.unsent_len() > limits.tcp_client_unsent;
         // The bytes may never have been offered to the client.
         !has_much(self) || self.flush(scratch, now).is_ok() && !has_much(self)
@@ -357,7 +431,7 @@ struct Counts {
 }
 
 impl Counts {
-    fn on_taken(&mut self, taken: Taken, limits: &Limits, now: Instant) -> ControlFlow<()> {
+    fn on_taken(&mut self, taken: Taken, limits: &Limits, now: Instant) -> HandedOver {
         if taken.is_query {
             self.unasked = Unasked::default();
             self.activity.note(now);
@@ -366,10 +440,14 @@ impl Counts {
         }
         self.inflight += usize::from(taken.is_owed);
         let may_go_on = self.unasked.messages < limits.tcp_client_unasked_messages;
-        if taken.has_room && may_go_on && self.inflight < limits.tcp_client_inflight {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
+        let has_room = taken.has_room && self.inflight < limits.tcp_client_inflight;
+        HandedOver {
+            is_owed: taken.is_owed,
+            flow: if has_room && may_go_on {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            },
         }
     }
 }
@@ -378,6 +456,7 @@ impl Counts {
 mod tests {
     use super::*;
     use crate::session::testing::Pipe;
+    use crate::wire::frame;
     use std::time::Duration;
 
     struct Scene {

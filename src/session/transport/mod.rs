@@ -6,9 +6,11 @@ pub mod tls;
 pub use socket_io::Received;
 
 use std::io::{Read, Write};
+use std::net::IpAddr;
 
 use super::Scratch;
 use crate::base::failure::{Failure, FailureKind};
+use crate::base::origin::ClientProtocol;
 use crate::base::time::Validity;
 use crate::tls::{Acceptor, Connector};
 use socket_io::{Unsent, failed, read};
@@ -18,6 +20,11 @@ use tls::{ClientEnd, ServerEnd, TlsStream};
 pub trait Stream: Read + Write {
     /// Sends an acknowledgement at once, if the system would delay it until there is data to send.
     fn acknowledge(&mut self) {}
+
+    /// Returns the local address of the connection, if it is an IP address.
+    fn local_ip(&self) -> Option<IpAddr> {
+        None
+    }
 }
 
 /// The properties of a session with a TLS server.
@@ -67,9 +74,13 @@ impl<S: Read + Write> Transport<S> {
         Ok(Self::TlsClient(Box::new(tls)))
     }
 
-    /// Creates a TLS transport on an accepted stream.
-    pub fn accepted(stream: S, acceptor: &Acceptor) -> Result<Self, Failure> {
-        let tls = TlsStream::accept(stream, acceptor)?;
+    /// Creates a TLS transport on an accepted stream, for a client with this protocol.
+    pub fn accepted(
+        stream: S,
+        acceptor: &Acceptor,
+        protocol: ClientProtocol,
+    ) -> Result<Self, Failure> {
+        let tls = TlsStream::accept(stream, acceptor, protocol)?;
         Ok(Self::TlsServer(Box::new(tls)))
     }
 

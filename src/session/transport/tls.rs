@@ -25,6 +25,7 @@ use rustls::{HandshakeKind, ProtocolVersion};
 use super::TlsSession;
 use super::socket_io::{Received, Unsent, failed, read, write};
 use crate::base::failure::{Failure, FailureKind};
+use crate::base::origin::ClientProtocol;
 use crate::session::Scratch;
 use crate::tls::{self, Acceptor, Connector, ErrorContext};
 
@@ -118,10 +119,14 @@ impl<S: Read + Write> TlsStream<S, ClientEnd> {
 }
 
 impl<S: Read + Write> TlsStream<S, ServerEnd> {
-    /// Creates a stream on an accepted socket.
-    pub(in crate::session) fn accept(stream: S, acceptor: &Acceptor) -> Result<Self, Failure> {
+    /// Creates a stream on an accepted socket, for a client with this protocol.
+    pub(in crate::session) fn accept(
+        stream: S,
+        acceptor: &Acceptor,
+        protocol: ClientProtocol,
+    ) -> Result<Self, Failure> {
         let context = ErrorContext::CLIENT;
-        let connection = acceptor.connection();
+        let connection = acceptor.connection(protocol);
         let connection = connection.map_err(|error| describe(&error, context))?;
         Ok(Self::new(
             stream,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dotproxy::base::arena::Key;
 use dotproxy::base::failure::{Failure, FailureKind};
-use dotproxy::base::origin::Origin;
+use dotproxy::base::origin::{ClientProtocol, Origin};
 use dotproxy::base::time::Instant;
 use dotproxy::config::Scheme;
 use dotproxy::proxy::{Action, ClientTransport, Destination, LinkKey, Outbox, Proxy};
@@ -486,7 +486,7 @@ impl World {
                 let transport = ClientTransport::Stream {
                     idle: Duration::from_secs(10),
                     received_at: now,
-                    is_encrypted: false,
+                    protocol: ClientProtocol::Tcp,
                 };
                 self.query(name, 1, Some(1232), transport);
             }

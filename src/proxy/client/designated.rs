@@ -1,0 +1,347 @@
+//! Designated resolvers (RFC 9462): clients that use plain DNS learn of the listeners for DNS over
+//! TLS and DNS over HTTPS by a query for `_dns.resolver.arpa` of type SVCB, or for `_dns` below the
+//! name of `--designated` (RFC 9461).
+//!
+//! The address hints are the addresses of the listeners. For a wildcard address, the hint is the
+//! address at which the query arrived, or else the addresses for plain DNS. A loopback address is
+//! sent to clients of this host only.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::local_zones::{LocalAnswer, write};
+use crate::base::origin::Origin;
+use crate::config::Config;
+use crate::wire::question::{CLASS_ANY, CLASS_IN, Question, Type};
+
+/// The TTL of the records in seconds: a reload may change the listeners.
+const TTL: u32 = 300;
+
+/// Maximum number of address hints of a family, and of addresses of a response.
+const ADDRESSES_MAX: usize = 8;
+
+/// The name of discovery by the address of the resolver (RFC 9462, section 4).
+const BY_ADDRESS: &[u8] = b"\x04_dns\x08resolver\x04arpa\0";
+
+/// The label before a name, for discovery by the name of the resolver (RFC 9461, section 3).
+const DNS_LABEL: &[u8] = b"\x04_dns";
+
+/// Keys of parameters of SVCB records (RFC 9460, section 14.3.2; RFC 9461, section 5).
+const ALPN: u16 = 1;
+const PORT: u16 = 3;
+const IPV4_HINT: u16 = 4;
+const IPV6_HINT: u16 = 6;
+const DOH_PATH: u16 = 7;
+
+/// The listeners with one protocol and port.
+struct EncryptedService<'a> {
+    is_https: bool,
+    port: u16,
+    addresses: Vec<&'a SocketAddr>,
+}
+
+/// Returns the reply to a question about our listeners or about the address of their name, with id
+/// 0 for the caller to replace.
+pub(in crate::proxy) fn reply(
+    config: &Config,
+    question: Question<'_>,
+    origin: Origin,
+) -> Option<Vec<u8>> {
+    let target = config.designated.as_ref()?.as_bytes();
+    if !matches!(question.class(), CLASS_IN | CLASS_ANY) {
+        return None;
+    }
+    let name = question.name();
+    let of_target = name.split_at_checked(DNS_LABEL.len());
+    let is_by_name = of_target.is_some_and(|(label, rest)| {
+        label.eq_ignore_ascii_case(DNS_LABEL) && rest.eq_ignore_ascii_case(target)
+    });
+    let services = || services(config);
+    let (records, zone_len) = match question.rr_type() {
+        Type::SVCB if is_by_name || name.eq_ignore_ascii_case(BY_ADDRESS) => {
+            let services = services();
+            let data = |(nth, service)| record(nth, target, service, config, origin);
+            let records: Vec<Vec<u8>> = (1..).zip(&services).filter_map(data).collect();
+            (records, name.len() - DNS_LABEL.len())
+        }
+        Type::A | Type::AAAA if name.eq_ignore_ascii_case(target) => {
+            let addresses = services();
+            let addresses = addresses.iter();
+            let addresses: Vec<IpAddr> = addresses
+                .flat_map(|service| service.addresses_for(config, origin))
+                .collect();
+            if addresses.is_empty() {
+                // The name may have an address upstream.
+                return None;
+            }
+            let is_asked = |ip: &IpAddr| ip.is_ipv4() == (question.rr_type() == Type::A);
+            let data = unique(addresses.into_iter().filter(is_asked));
+            (data.iter().map(octets).collect(), name.len())
+        }
+        _ => return None,
+    };
+    let content = match records {
+        records if records.is_empty() => LocalAnswer::NoRecord,
+        records => LocalAnswer::Records(question.rr_type(), records),
+    };
+    Some(write(question, zone_len, &content, TTL))
+}
+
+/// Returns the listeners for encrypted DNS, by protocol and port.
+fn services(config: &Config) -> Vec<EncryptedService<'_>> {
+    let mut services: Vec<EncryptedService<'_>> = Vec::new();
+    let tls = config.tls.iter().flat_map(|tls| &tls.addresses);
+    let https = config.tls.iter().flat_map(|tls| &tls.https_addresses);
+    let tls = tls.map(|address| (false, address));
+    for (is_https, address) in tls.chain(https.map(|address| (true, address))) {
+        let port = address.port();
+        let mut known = services.iter_mut();
+        match known.find(|one| (one.is_https, one.port) == (is_https, port)) {
+            Some(service) => service.addresses.push(address),
+            None => services.push(EncryptedService {
+                is_https,
+                port,
+                addresses: vec![address],
+            }),
+        }
+    }
+    services
+}
+
+impl EncryptedService<'_> {
+    /// Returns the addresses at which this client reaches the service.
+    fn addresses_for(&self, config: &Config, origin: Origin) -> Vec<IpAddr> {
+        let own = self.addresses.iter().map(|address| address.ip());
+        let mut addresses: Vec<IpAddr> = own.clone().collect();
+        for wildcard in own.filter(IpAddr::is_unspecified) {
+            let is_alike = |ip: &IpAddr| ip.is_ipv4() == wildcard.is_ipv4();
+            let local = origin.local.map(|local| local.ip.to_canonical());
+            if let Some(local) = local.filter(is_alike) {
+                addresses.push(local);
+            } else {
+                let plain = config.listen.addresses().into_iter();
+                addresses.extend(plain.map(|address| address.ip()).filter(is_alike));
+            }
+        }
+        let is_local_client = origin.peer.ip().to_canonical().is_loopback();
+        let is_reachable = |ip: &IpAddr| match ip {
+            _ if ip.is_unspecified() => false,
+            _ if ip.is_loopback() => is_local_client,
+            IpAddr::V4(_) => true,
+            // The client does not know the interface.
+            IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+        };
+        unique(addresses.into_iter().filter(is_reachable))
+    }
+}
+
+/// Returns the data of the SVCB record of a service (RFC 9460, section 2.2), unless this client
+/// cannot reach it.
+fn record(
+    priority: u16,
+    target: &[u8],
+    service: &EncryptedService<'_>,
+    config: &Config,
+    origin: Origin,
+) -> Option<Vec<u8>> {
+    let addresses = service.addresses_for(config, origin);
+    let is_wildcard = |address: &&SocketAddr| address.ip().is_unspecified();
+    if addresses.is_empty() && !service.addresses.iter().any(is_wildcard) {
+        return None;
+    }
+    let mut data = priority.to_be_bytes().to_vec();
+    data.extend_from_slice(target);
+    let alpn: &[u8] = if service.is_https {
+        b"\x02h2"
+    } else {
+        b"\x03dot"
+    };
+    write_parameter(&mut data, ALPN, alpn);
+    write_parameter(&mut data, PORT, &service.port.to_be_bytes());
+    let (ipv4, ipv6): (Vec<_>, Vec<_>) = addresses.iter().partition(|ip| ip.is_ipv4());
+    for (key, hints) in [(IPV4_HINT, ipv4), (IPV6_HINT, ipv6)] {
+        if !hints.is_empty() {
+            let hints: Vec<u8> = hints.iter().flat_map(octets).collect();
+            write_parameter(&mut data, key, &hints);
+        }
+    }
+    if service.is_https {
+        write_parameter(&mut data, DOH_PATH, b"/dns-query{?dns}");
+    }
+    Some(data)
+}
+
+fn write_parameter(data: &mut Vec<u8>, key: u16, value: &[u8]) {
+    data.extend_from_slice(&key.to_be_bytes());
+    let len = u16::try_from(value.len()).expect("a parameter is short");
+    data.extend_from_slice(&len.to_be_bytes());
+    data.extend_from_slice(value);
+}
+
+/// Returns the first addresses of each family, each once.
+fn unique(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut unique: Vec<IpAddr> = Vec::new();
+    for address in addresses {
+        let alike = unique
+            .iter()
+            .filter(|one| one.is_ipv4() == address.is_ipv4());
+        if alike.count() < ADDRESSES_MAX && !unique.contains(&address) {
+            unique.push(address);
+        }
+    }
+    unique
+}
+
+fn octets(ip: impl std::borrow::Borrow<IpAddr>) -> Vec<u8> {
+    match ip.borrow() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::testing::config;
+    use crate::wire::Message;
+    use crate::wire::name::Name;
+
+    const LISTENERS: &str = "--tls-cert=c --tls-key=k --designated=Dns.Example.";
+
+    /// Returns the records of the response to a client, in hexadecimal or as addresses; `None` if
+    /// the name is not special. The first character of `at` decides about the local address.
+    fn ask(
+        listeners: &str,
+        (name, rr_type): (&str, Type),
+        (client, local): (&str, Option<&str>),
+    ) -> Option<Vec<String>> {
+        let arguments: Vec<&str> = listeners.split(' ').chain(LISTENERS.split(' ')).collect();
+        let arguments = [&["-u192.0.2.1"], &arguments[..]].concat();
+        let config = config(&arguments);
+        let name: Name = name.parse().unwrap();
+        let mut bytes = name.as_bytes().to_vec();
+        bytes.extend(rr_type.0.to_be_bytes());
+        bytes.extend(CLASS_IN.to_be_bytes());
+        let parse = |ip: &str| ip.parse::<IpAddr>().unwrap();
+        let origin = Origin {
+            session: crate::base::arena::Key::from_usize(1),
+            peer: (parse(client), 4711).into(),
+            local: local.map(|local| parse(local).into()),
+        };
+        let reply = reply(&config, Question::parse(&bytes, 0).unwrap(), origin)?;
+        let message = Message::parse(&reply).unwrap();
+        let answers = message.answers().map(|record| {
+            assert_eq!(record.ttl(&reply), TTL);
+            assert_eq!(record.rr_type, rr_type);
+            match record.address(&reply) {
+                Some(address) => address.to_string(),
+                None => text_of(record.data(&reply)),
+            }
+        });
+        let answers: Vec<_> = answers.collect();
+        assert_eq!(
+            message.authorities().count(),
+            usize::from(answers.is_empty())
+        );
+        Some(answers)
+    }
+
+    /// Returns the data of an SVCB record as text.
+    fn text_of(data: &[u8]) -> String {
+        let (priority, rest) = data.split_at(2);
+        let (target, mut rest) = rest.split_at(13);
+        assert_eq!(target, b"\x03dns\x07example\0");
+        let mut parts = vec![priority[1].to_string()];
+        let mut last_key = 0;
+        while !rest.is_empty() {
+            let (key, len) = (rest[1], usize::from(rest[3]));
+            assert!(key > last_key, "the keys are in order");
+            last_key = key;
+            let (value, tail) = rest[4..].split_at(len);
+            rest = tail;
+            parts.push(match key {
+                1 => format!("alpn={}", String::from_utf8_lossy(&value[1..])),
+                3 => format!("port={}", u16::from_be_bytes(value.try_into().unwrap())),
+                4 => format!("ipv4hint={value:?}"),
+                6 => format!("ipv6hint={}", value.len() / 16),
+                _ => format!("dohpath={}", String::from_utf8_lossy(value)),
+            });
+        }
+        parts.join(" ")
+    }
+
+    const BOTH: &str = "--tls-listen=192.168.1.1 --https-listen=192.168.1.1:8443 \
+                        --https-listen=[fd00::1]:8443";
+    const SVCB: (&str, Type) = ("_dns.resolver.arpa", Type::SVCB);
+    const REMOTE: (&str, Option<&str>) = ("192.168.1.7", None);
+
+    #[test]
+    fn listeners_are_designated_with_their_addresses() {
+        let expected = [
+            "1 alpn=dot port=853 ipv4hint=[192, 168, 1, 1]",
+            "2 alpn=h2 port=8443 ipv4hint=[192, 168, 1, 1] ipv6hint=1 dohpath=/dns-query{?dns}",
+        ];
+        for name in [
+            "_dns.resolver.arpa",
+            "_DNS.Resolver.arpa",
+            "_dns.dns.EXAMPLE",
+        ] {
+            let answers = ask(BOTH, (name, Type::SVCB), REMOTE).unwrap();
+            assert_eq!(answers, expected);
+        }
+    }
+
+    #[test]
+    fn name_has_the_addresses_of_the_listeners() {
+        let ask = |name, rr_type| ask(BOTH, (name, rr_type), REMOTE);
+        assert_eq!(ask("dns.example", Type::A).unwrap(), ["192.168.1.1"]);
+        assert_eq!(ask("DNS.example", Type::AAAA).unwrap(), ["fd00::1"]);
+        for (name, rr_type) in [
+            ("dns.example", Type::PTR),
+            ("a.dns.example", Type::A),
+            ("example", Type::A),
+            ("_dns.resolver.arpa", Type::A),
+            ("_dns.resolver.example", Type::SVCB),
+            ("_dn.dns.example", Type::SVCB),
+        ] {
+            assert_eq!(ask(name, rr_type), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn name_without_an_address_of_a_family_has_no_record_of_its_type() {
+        let only_ipv4 = "--tls-listen=192.168.1.1";
+        let answers = ask(only_ipv4, ("dns.example", Type::AAAA), REMOTE);
+        assert_eq!(answers, Some(Vec::new()));
+    }
+
+    #[test]
+    fn hint_of_a_wildcard_is_the_address_that_received_the_query() {
+        let of = |client, local| ask("--tls-listen=:853", SVCB, (client, local)).unwrap();
+        let ipv4 = of("10.0.0.9", Some("10.0.0.1"));
+        assert_eq!(ipv4, ["1 alpn=dot port=853 ipv4hint=[10, 0, 0, 1]"]);
+        let mapped = of("10.0.0.9", Some("::ffff:10.0.0.1"));
+        assert_eq!(mapped, ["1 alpn=dot port=853 ipv4hint=[10, 0, 0, 1]"]);
+        assert_eq!(
+            of("fd00::9", Some("fd00::1")),
+            ["1 alpn=dot port=853 ipv6hint=1"]
+        );
+        assert_eq!(of("fe80::9", Some("fe80::1")), ["1 alpn=dot port=853"]);
+        assert_eq!(of("10.0.0.9", None), ["1 alpn=dot port=853"]);
+        let name = ("dns.example", Type::A);
+        assert_eq!(ask("--tls-listen=:853", name, REMOTE), None);
+        let plain = "--tls-listen=:853 --listen=10.0.0.1 --listen=127.0.0.1";
+        assert_eq!(ask(plain, name, REMOTE).unwrap(), ["10.0.0.1"]);
+    }
+
+    #[test]
+    fn loopback_address_is_sent_to_clients_of_this_host_only() {
+        let both = "--tls-listen=127.0.0.1 --tls-listen=192.168.1.1";
+        let local = ask(both, ("dns.example", Type::A), ("127.0.0.1", None)).unwrap();
+        assert_eq!(local, ["127.0.0.1", "192.168.1.1"]);
+        let remote = ask(both, ("dns.example", Type::A), REMOTE).unwrap();
+        assert_eq!(remote, ["192.168.1.1"]);
+        // No listener can be reached.
+        let none = ask("--tls-listen=127.0.0.1", SVCB, REMOTE).unwrap();
+        assert!(none.is_empty());
+    }
+}
