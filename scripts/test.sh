@@ -111,6 +111,7 @@ peers() {
     scripts/key_exchange_test.py target/release/dotproxy
     title "DNS over HTTPS"
     scripts/doh_test.py
+    scripts/doh_clients_test.py
     title "DNSSEC"
     scripts/dnssec_tree.py
     title "failing upstreams"

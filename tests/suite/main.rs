@@ -30,6 +30,7 @@ mod check_conf;
 mod clear_text;
 mod clock;
 mod dnstap;
+mod doh_clients;
 mod doh_upstream;
 mod end_to_end;
 mod faulty_upstream;
