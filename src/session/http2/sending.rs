@@ -107,8 +107,18 @@ impl Http2Connection {
     /// Ends an exchange without an event: resets the stream. Client: the response is not needed any
     /// more. Server: there is no response.
     pub fn cancel(&mut self, stream: StreamId) {
+        self.abandon(stream, ErrorCode::Cancel);
+    }
+
+    /// Server: ends an exchange without an event. The request was not processed, so that the client
+    /// can safely repeat it (RFC 9113, section 8.7).
+    pub fn refuse(&mut self, stream: StreamId) {
+        self.abandon(stream, ErrorCode::RefusedStream);
+    }
+
+    fn abandon(&mut self, stream: StreamId, code: ErrorCode) {
         if self.streams.remove(stream).is_some() {
-            self.send_reset(stream, ErrorCode::Cancel);
+            self.send_reset(stream, code);
             // The response may already be under way.
             self.allow_control_frames(FRAMES_PER_MESSAGE);
         }

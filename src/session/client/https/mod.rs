@@ -97,8 +97,8 @@ struct PendingQuery {
     id: u16,
     /// The id that the client has sent.
     client_id: u16,
-    /// The stream of the response; `None` if the client has reset it.
-    stream: Option<StreamId>,
+    /// The stream of the response. If the client resets it, the response is dropped.
+    stream: StreamId,
 }
 
 /// The queries of a connection.
@@ -145,7 +145,6 @@ impl QueryTable {
         let client_id = replace_id(message, id);
         let HandedOver { is_owed, flow } = hand_over(Some(message));
         if is_owed {
-            let stream = Some(stream);
             self.pending.push(PendingQuery {
                 id,
                 client_id,
@@ -157,16 +156,12 @@ impl QueryTable {
         flow
     }
 
-    /// Handles the end of a stream whose response is not needed any more. A pending query still
+    /// Drops the kept query of a stream whose response is not needed any more. A pending query still
     /// counts until it is answered: a client that resets its streams gets no more room.
-    fn on_reset(&mut self, reset: StreamId) {
+    fn drop_kept(&mut self, reset: StreamId) {
         if let Some(at) = self.kept.iter().position(|(stream, _)| *stream == reset) {
             let removed = self.kept.remove(at);
             self.kept_len -= removed.map_or(0, |(_, message)| message.len());
-        }
-        let mut pending = self.pending.iter_mut();
-        if let Some(query) = pending.find(|query| query.stream == Some(reset)) {
-            query.stream = None;
         }
     }
 }
@@ -246,7 +241,7 @@ impl HttpsRequests {
                     }
                 }
             },
-            Http2Event::Reset { stream } => queries.on_reset(stream),
+            Http2Event::Reset { stream } => queries.drop_kept(stream),
             // A client that sends GOAWAY accepts the responses to its requests. The others are
             // events of a client.
             Http2Event::GoAway { .. }
@@ -293,7 +288,7 @@ impl HttpsRequests {
         if self.queries.pending.is_empty() {
             self.queries.pending = Vec::new();
         }
-        let (Some(stream), Some(response)) = (query.stream, buffer.get_mut(..message.len())) else {
+        let Some(response) = buffer.get_mut(..message.len()) else {
             return true;
         };
         response.copy_from_slice(message);
@@ -304,7 +299,7 @@ impl HttpsRequests {
             max_age_s: Some(max_age(response)),
             allow: None,
         };
-        self.http2.respond(stream, &head, response) != Err(NotSent::NoRoom)
+        self.http2.respond(query.stream, &head, response) != Err(NotSent::NoRoom)
     }
 
     pub(super) fn has_output(&self) -> bool {
@@ -328,11 +323,11 @@ impl HttpsRequests {
         self.failure.take()
     }
 
-    /// Sends GOAWAY, and cancels the requests whose queries were not handed over.
+    /// Sends GOAWAY, and refuses the requests whose queries were not handed over.
     pub(super) fn end(&mut self) {
         self.http2.shut_down();
         while let Some((stream, _)) = self.queries.take_kept() {
-            self.http2.cancel(stream);
+            self.http2.refuse(stream);
         }
     }
 
