@@ -77,8 +77,8 @@ const START_CODE: &str = "\
     .text.*proxy11reconfigure8Topology* )";
 
 /// Code that does not run while a program with the default options forwards queries over TLS 1.3:
-/// features that are off by default (DNSSEC validation, TLS servers, the HTTP endpoint, traces,
-/// revocation lists), TLS 1.2, the exchange of settings, Encrypted Client Hello, the text of errors,
+/// features that are off by default (DNSSEC validation, TLS servers, HTTP/2, the HTTP endpoint,
+/// traces, revocation lists), TLS 1.2, the exchange of settings, Encrypted Client Hello, the text of errors,
 /// and the parts of the standard library that read stack frames and debug information for the
 /// message of a panic, which are in every binary. The static binary for x86-64 has this code in a
 /// segment of its own, behind the constants. The kernel maps a group of pages only within a segment,
@@ -90,6 +90,9 @@ const RARE_CODE: &str = "\
     .text.*rustls..crypto..ring..sign* .text.*ring3rsa7keypair* .text.*ecdsa7signing* \
     .text.*ed255197signing* .text.*x25519_sc_muladd* .text.*webpki3crl* .text.*webpki..crl* \
     .text.*rustls6client3ech* .text.*rustls6client5tls12* .text.*rustls..client..tls12* ) \
+    *( .text.*session5http2* .text.*session..http2..* .text.*session8upstream5http2* \
+    .text.*session..upstream..http2..* .text.*session6client5https* .text.*client..https..* \
+    .text.*upstream12http2_events* .text.*proxy6client10designated* ) \
     *( .text.*dotproxy7process5probe* .text.*reactor6export4http* .text.*reactor6export7metrics* \
     .text.*reactor6export10connection* .text.*reactor6export13query_records*lines* \
     .text.*9telemetry4json* .text.*9telemetry6dnstap* .text.*9telemetry10proc_stats* \
