@@ -42,7 +42,8 @@ CERTIFICATES = ("tls-cert", "client-cert")
 # Options of other programs that have similar names, and options that stand for several.
 OTHERS = {"release", "target", "features", "no-default-features", "all-targets", "open", "namespace", "set",
           "create-namespace", "rm", "check", "peers", "rounds", "workloads", "json", "svg", "system", "now",
-          "by-function", "closed-loop", "path", "record", "reuse-values", "show-only", "all", "bench", "seconds", "binary", "minutes"}
+          "by-function", "closed-loop", "path", "record", "reuse-values", "show-only", "all", "bench", "seconds", "binary", "minutes",
+          "doh-url"}
 
 
 def commands(text):

@@ -9,6 +9,7 @@
 mod common;
 
 use common::Script;
+use dotproxy::base::origin::ClientProtocol;
 use dotproxy::base::time::Instant;
 use dotproxy::config::Limits;
 use dotproxy::session::{ClientStream, Scratch, Transport, UpstreamStream};
@@ -29,7 +30,8 @@ fuzz_target!(|input: &[u8]| {
         speak_to_server(UpstreamStream::new(transport), turns, &mut scratch);
     } else {
         let acceptor = tls.acceptor.as_ref().expect("there is a TLS listener");
-        let transport = Transport::accepted(stream, acceptor).expect("a TLS connection");
+        let transport =
+            Transport::accepted(stream, acceptor, ClientProtocol::Tls).expect("a TLS connection");
         let client =
             ClientStream::new(transport, ([127, 0, 0, 1], 4711).into(), Instant::default());
         speak_to_client(client, turns, &mut scratch);
