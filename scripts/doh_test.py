@@ -5,7 +5,7 @@ nghttpx, and a backend over HTTP/1.1 behind nginx.
 Each server listens on 127.0.0.1 and has the same address for every name. Once it has answered kdig,
 dotproxy forwards --count queries to it without a cache. The client keeps 50 queries outstanding and sends
 none twice. The table shows the lost queries, the errors, and the processor time of dotproxy per query,
-also relative to the same load over TLS to unbound.
+also relative to the same load over TLS: to the same server if it has DNS over TLS, otherwise to unbound.
 
 Further checks have upstreams that cannot work: a path that does not exist, servers of DNS over TLS, and a
 web server without HTTP/2. Queries must fail with SERVFAIL, and the log must give the reason.
@@ -57,14 +57,15 @@ FEW_STREAMS = 10
 PROGRAMS = ["unbound", "dnsdist", "kresd", "nghttpx", "nginx", "kdig", "openssl"]
 PATH = "/dns-query"
 NOERROR, SERVFAIL = 0, 2
-HEADER = f"{'upstream':<20}{'queries':>8}{'lost':>7}{'errors':>8}{'time':>9}{'CPU/query':>11}{'ratio':>7}"
+HEADER = f"{'upstream':<24}{'queries':>8}{'lost':>7}{'errors':>8}{'time':>9}{'CPU/query':>11}{'ratio':>7}"
 
 
 class Failure(Exception):
     """A check that failed, with the reason."""
 
 
-# Servers. Each function starts processes in `stack`, which stops them, and returns the port.
+# Servers. Each function starts processes in `stack`, which stops them, and returns the port of DNS over
+# HTTPS and that of DNS over TLS, or None without one.
 
 def start(stack, work, name, *command):
     """Starts a server, and stops it at the end. Its output goes into a file."""
@@ -91,34 +92,30 @@ def unbound(stack, work, *more, streams=100):
 
 
 def start_unbound_https(stack, work):
-    return unbound(stack, work)[0]
+    return unbound(stack, work)[:2]
 
 
 def start_unbound_few_streams(stack, work):
-    return unbound(stack, work, streams=FEW_STREAMS)[0]
+    return unbound(stack, work, streams=FEW_STREAMS)[:2]
 
 
 def start_dnsdist(stack, work):
-    port = free_port()
-    run_dnsdist(stack, work, f'addDOHLocal("127.0.0.1:{port}", "server.pem", "server.key", "{PATH}")')
-    return port
+    https, tls = free_port(), free_port()
+    run_dnsdist(stack, work, f"""
+addDOHLocal("127.0.0.1:{https}", "server.pem", "server.key", "{PATH}")
+addTLSLocal("127.0.0.1:{tls}", "server.pem", "server.key", {{ provider="openssl" }})
+""")
+    return https, tls
 
 
-def start_dnsdist_tls(stack, work):
-    port = free_port()
-    run_dnsdist(stack, work,
-                f'addTLSLocal("127.0.0.1:{port}", "server.pem", "server.key", {{ provider="openssl" }})')
-    return port
-
-
-def run_dnsdist(stack, work, listener):
-    """Starts dnsdist with a listener, in front of unbound. The address of plain DNS is not used; without
+def run_dnsdist(stack, work, listeners):
+    """Starts dnsdist with listeners, in front of unbound. The address of plain DNS is not used; without
     one, dnsdist takes port 53."""
     plain = unbound(stack, work)[2]
     conf = write(f"{work}/dnsdist.lua", f"""
 setLocal("127.0.0.1:{free_port()}")
 setSecurityPollSuffix("")
-{listener}
+{listeners}
 newServer({{address="127.0.0.1:{plain}", healthCheckMode="up"}})
 """)
     start(stack, work, "dnsdist", "dnsdist", "--supervised", "--disable-syslog", "-C", conf)
@@ -127,10 +124,11 @@ newServer({{address="127.0.0.1:{plain}", healthCheckMode="up"}})
 def start_knot_resolver(stack, work):
     """Starts knot-resolver, which has a fixed path. It refuses a stream (REFUSED_STREAM) unless the body
     follows the header before another stream begins."""
-    port, plain = free_port(), unbound(stack, work)[2]
+    https, tls, plain = free_port(), free_port(), unbound(stack, work)[2]
     os.mkdir(f"{work}/kresd")
     conf = write(f"{work}/kresd.conf", f"""
-net.listen('127.0.0.1', {port}, {{ kind = 'doh2' }})
+net.listen('127.0.0.1', {https}, {{ kind = 'doh2' }})
+net.listen('127.0.0.1', {tls}, {{ kind = 'tls' }})
 net.tls('{work}/server.pem', '{work}/server.key')
 trust_anchors.remove('.')
 modules = {{ 'policy' }}
@@ -138,7 +136,7 @@ modules.unload('refuse_nord')
 policy.add(policy.all(policy.STUB('127.0.0.1@{plain}')))
 """)
     start(stack, work, "kresd", "kresd", "-n", "-c", conf, f"{work}/kresd")
-    return port
+    return https, tls
 
 
 def start_nghttpx(stack, work):
@@ -147,7 +145,7 @@ def start_nghttpx(stack, work):
     start(stack, work, "nghttpx", "nghttpx", "--conf=/dev/null", "--single-process", "--workers=1",
           "--no-ocsp", f"--frontend=127.0.0.1,{port}", f"--backend=127.0.0.1,{backend};/;proto=h2",
           f"{work}/server.key", f"{work}/server.pem")
-    return port
+    return port, None
 
 
 def start_nginx(stack, work, protocol="http2"):
@@ -185,7 +183,7 @@ http {{
 }}
 """)
     start(stack, work, "nginx", "nginx", "-c", conf, "-p", work, "-e", "stderr")
-    return port
+    return port, None
 
 
 SERVERS = {
@@ -412,7 +410,7 @@ def measure(stack, arguments, work, label, upstream):
         used_s = statistics.median(processor_time_of(pid, load, arguments.count // ROUNDS, f"{tag}-{nth}")
                                    for nth in range(ROUNDS))
     took_s = time.monotonic() - start_s
-    print(f"{label:<20}{load.sent:>8}{load.lost:>7}{load.errors:>8}{took_s:>7.1f} s{used_s * 1e6:>8.1f} us",
+    print(f"{label:<24}{load.sent:>8}{load.lost:>7}{load.errors:>8}{took_s:>7.1f} s{used_s * 1e6:>8.1f} us",
           end="", flush=True)
     load.check()
     dotproxy.quit()
@@ -442,14 +440,18 @@ def baseline(stack, arguments, work):
 
 
 def check_server(stack, arguments, work, name, tls_s):
-    port = SERVERS[name](stack, work)
+    port, tls_port = SERVERS[name](stack, work)
     await_doh(work, port)
     if arguments.servers_only:
         return print(f"{name}: answers over HTTPS")
     # The default of the path is tested with unbound.
     upstream = https_upstream(port, "" if name == "unbound" else PATH)
-    ratio = measure(stack, arguments, work, name, upstream) / tls_s
-    print(f"{ratio:>7.2f}")
+    used_s = measure(stack, arguments, work, name, upstream)
+    if tls_port:
+        print()
+        await_dot(work, tls_port)
+        tls_s = measure(stack, arguments, work, f"{name}, TLS", f"127.0.0.1:{tls_port}#dot.example")
+    print(f"{used_s / tls_s:>7.2f}")
 
 
 def check_cpu(stack, arguments, work):
@@ -497,14 +499,14 @@ def check_wrong_path(stack, arguments, work):
 
 def check_no_alpn(stack, arguments, work):
     """dnsdist completes the handshake and selects no protocol (ALPN) on its port of DNS over TLS."""
-    port = start_dnsdist_tls(stack, work)
+    _, port = start_dnsdist(stack, work)
     await_dot(work, port)
     check_refusal(stack, arguments, work, "DNS over TLS, without ALPN", https_upstream(port), "HTTP/2")
 
 
 def check_alpn_alert(stack, arguments, work):
     """nginx without HTTP/2 aborts the handshake with the alert no_application_protocol."""
-    port = start_nginx(stack, work, protocol="")
+    port, _ = start_nginx(stack, work, protocol="")
     await_listener(port)
     check_refusal(stack, arguments, work, "only HTTP/1.1", https_upstream(port), "HTTP/2")
 

@@ -29,11 +29,11 @@ fn events(bytes: &[u8], pieces: &[u8]) -> (Vec<String>, bool) {
         incomplete_len_max: 8192,
         ..Http2Limits::default()
     };
-    let mut connection = Http2Connection::client(limits);
     let head = RequestHead::new("https", "a", "/", &[]).expect("a valid head");
+    let mut connection = Http2Connection::client(limits, head);
     let mut open = BTreeSet::new();
     for _ in 0..REQUESTS {
-        open.insert(connection.request(&head, &[1; 20]).expect("there is room"));
+        open.insert(connection.request(&[1; 20]).expect("there is room"));
     }
     let cancelled = open.pop_first().expect("a request");
     connection.cancel(cancelled);

@@ -61,11 +61,10 @@ impl Scene {
     }
 
     fn client(&self, last: u8) -> DohClient {
+        let head = RequestHead::new("https", "dns.example", "/dns-query", &[]);
         DohClient {
             tls: self.connect(self.https, &[b"h2"], last),
-            http2: Http2Connection::client(Http2Limits::default()),
-            head: RequestHead::new("https", "dns.example", "/dns-query", &[])
-                .expect("valid fields"),
+            http2: Http2Connection::client(Http2Limits::default(), head.expect("valid fields")),
             events: Vec::new(),
         }
     }
@@ -86,14 +85,13 @@ enum Event {
 struct DohClient {
     tls: Tls,
     http2: Http2Connection,
-    head: RequestHead,
     events: Vec<Event>,
 }
 
 impl DohClient {
     /// Queues a query. Returns its stream, unless the server allows no more.
     fn ask(&mut self, message: &[u8]) -> Option<u32> {
-        let stream = self.http2.request(&self.head, message).ok()?;
+        let stream = self.http2.request(message).ok()?;
         Some(stream.get())
     }
 

@@ -3,7 +3,7 @@
 use super::fields::FieldCollector;
 use super::frame::{self, FRAME_HEAD_LEN, FrameHead, FrameKind, PREFACE};
 use super::hpack::{HpackDecoder, HpackError, TABLE_LEN_MAX};
-use super::outgoing::{Http2Output, TableUpdate};
+use super::outgoing::{Http2Output, RequestHead, TableUpdate};
 use super::streams::{PartialBlock, StreamTable};
 use super::window::{ReceiveWindow, SendWindow, WINDOW_LEN};
 use super::{ErrorCode, Http2Error, Http2Event, Http2Limits, StreamId};
@@ -91,15 +91,19 @@ pub struct Http2Connection {
     pub(super) receive_window: ReceiveWindow,
     pub(super) send_window: SendWindow,
     pub(super) peer: PeerSettings,
+    /// Client: the fields of every request.
+    pub(super) head: Option<Box<RequestHead>>,
     pub(super) table_update: TableUpdate,
     /// The number of control frames that are still allowed.
     frames_left: u32,
 }
 
 impl Http2Connection {
-    /// Creates the client's end of a connection. Its preface is in the output.
-    pub fn client(limits: Http2Limits) -> Self {
+    /// Creates the client's end of a connection whose requests have this head. The preface is in
+    /// the output.
+    pub fn client(limits: Http2Limits, head: RequestHead) -> Self {
         let mut connection = Self::new(Http2Role::Client, InputState::Settings, limits);
+        connection.head = Some(Box::new(head));
         connection.output.preface();
         let (table_len, list_len) = connection.announced_lens();
         // HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_HEADER_LIST_SIZE.
@@ -141,6 +145,7 @@ impl Http2Connection {
                 streams_max: u32::MAX,
                 window_len: INITIAL_WINDOW_LEN,
             },
+            head: None,
             table_update: TableUpdate::Initial,
             frames_left: limits.control_frames_max,
         }
@@ -296,6 +301,7 @@ impl Http2Connection {
         self.block = None;
         self.streams = StreamTable::default();
         self.decoder = HpackDecoder::default();
+        self.head = None;
     }
 
     fn send_go_away(&mut self, code: ErrorCode) {
@@ -350,8 +356,10 @@ impl Http2Connection {
     /// Returns the number of allocated bytes, for memory accounting.
     pub fn allocated_len(&self) -> usize {
         let block_len = self.block.as_ref().map_or(0, |block| block.allocated_len());
+        let head_len = self.head.as_ref().map_or(0, |head| head.allocated_len());
         self.partial.capacity()
             + block_len
+            + head_len
             + self.decoder.allocated_len()
             + self.streams.allocated_len()
             + self.output.allocated_len()

@@ -48,7 +48,7 @@ impl Http2Connection {
     fn on_setting(&mut self, id: u16, value: u32) -> Result<(), Http2Error> {
         match id {
             // HEADER_TABLE_SIZE
-            1 if value < TABLE_LEN && self.table_update == TableUpdate::Initial => {
+            1 if value < TABLE_LEN && self.table_update != TableUpdate::Sent => {
                 self.table_update = TableUpdate::Owed;
             }
             // ENABLE_PUSH, which a server must not set to 1

@@ -14,7 +14,7 @@ use super::static_table::STATIC_TABLE;
 pub(super) const TABLE_LEN_MAX: usize = 4096;
 
 /// The size of a field in addition to its name and value (RFC 7541, section 4.1).
-const FIELD_OVERHEAD: usize = 32;
+pub(super) const FIELD_OVERHEAD: usize = 32;
 
 /// The shifts of the bytes that continue an integer. A longer integer exceeds every limit.
 const SHIFTS: [u32; 4] = [0, 7, 14, 21];

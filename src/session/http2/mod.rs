@@ -153,20 +153,25 @@ pub struct Http2Limits {
 /// Maximum number of unsent bytes of control frames, in addition to those of messages.
 pub const CONTROL_LEN_MAX: usize = 4096;
 
+impl Http2Limits {
+    /// The limits without settings of an owner.
+    pub const DEFAULT: Self = Self {
+        streams_max: 100,
+        body_len_max: 65_535,
+        discarded_len_max: 65_535,
+        incomplete_len_max: 256 * 1024,
+        header_list_len_max: 8 * 1024,
+        continuations_max: 4,
+        settings_max: 32,
+        control_frames_max: 100,
+        unsent_len_max: 256 * 1024,
+        header_table_len: 0,
+    };
+}
+
 impl Default for Http2Limits {
     fn default() -> Self {
-        Self {
-            streams_max: 100,
-            body_len_max: 65_535,
-            discarded_len_max: 65_535,
-            incomplete_len_max: 256 * 1024,
-            header_list_len_max: 8 * 1024,
-            continuations_max: 4,
-            settings_max: 32,
-            control_frames_max: 100,
-            unsent_len_max: 256 * 1024,
-            header_table_len: 0,
-        }
+        Self::DEFAULT
     }
 }
 

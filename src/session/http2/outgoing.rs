@@ -1,11 +1,13 @@
 //! The output of a connection: header blocks and frames.
 //!
-//! Header blocks use the static table of HPACK and literals without indexing and without Huffman
-//! coding, so the encoder has no state. Field values of requests are encoded once.
+//! Header blocks use the static table of HPACK and literals without Huffman coding. All requests of
+//! a connection have the same fields, which are encoded once; the first request adds them to the
+//! dynamic table. The fields of responses are not added to it.
 
 use super::fields::DNS_MESSAGE;
 use super::frame::{END_HEADERS, END_STREAM, FRAME_HEAD_LEN, FrameHead, FrameKind};
 use super::frame::{PAYLOAD_LEN_MAX, PREFACE};
+use super::hpack::{FIELD_OVERHEAD, TABLE_LEN_MAX};
 use super::static_table::STATIC_TABLE;
 use super::{CONTROL_LEN_MAX, ErrorCode, Http2Error};
 
@@ -34,7 +36,58 @@ pub struct InvalidRequestHead;
 /// The encoded header fields of the requests to an upstream: POST with a DNS message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestHead {
-    block: Box<[u8]>,
+    /// The fields without indexing, for a peer that limits the dynamic table.
+    plain: Box<[u8]>,
+    /// The fields, which are added to the dynamic table.
+    first: Box<[u8]>,
+    /// The fields after that: indexes.
+    next: Box<[u8]>,
+}
+
+/// The fields of a request head, while they are encoded.
+#[derive(Default)]
+struct HeadEncoder {
+    plain: Vec<u8>,
+    first: Vec<u8>,
+    /// The index of each field in the static table; `None` for those that get one in the dynamic
+    /// table.
+    indexes: Vec<Option<usize>>,
+    /// The length of the dynamic table in bytes, with 32 more for each entry (RFC 7541, section
+    /// 4.1).
+    table_len: usize,
+}
+
+impl HeadEncoder {
+    fn add(&mut self, name: &str, value: &str) {
+        let start = self.plain.len();
+        let index = write_field(&mut self.plain, name, value);
+        self.indexes.push(index);
+        let field = self.plain.get(start..).unwrap_or_default();
+        if index.is_some() {
+            return self.first.extend_from_slice(field);
+        }
+        self.table_len += name.len() + value.len() + FIELD_OVERHEAD;
+        write_indexed_literal(&mut self.first, name, value);
+    }
+
+    fn finish(self) -> RequestHead {
+        let added = self.indexes.iter().filter(|index| index.is_none()).count();
+        let (mut next, mut later) = (Vec::new(), added);
+        for index in self.indexes {
+            let index = index.unwrap_or_else(|| {
+                later -= 1;
+                STATIC_TABLE.len() + 1 + later
+            });
+            write_integer(&mut next, 0x80, 7, index);
+        }
+        let plain: Box<[u8]> = self.plain.into();
+        let (first, next) = if self.table_len <= TABLE_LEN_MAX {
+            (self.first.into(), next.into())
+        } else {
+            (plain.clone(), plain.clone())
+        };
+        RequestHead { plain, first, next }
+    }
 }
 
 impl RequestHead {
@@ -50,31 +103,35 @@ impl RequestHead {
         if ![scheme, authority, path].into_iter().all(is_text) || !path.starts_with('/') {
             return Err(InvalidRequestHead);
         }
-        let mut block = Vec::new();
-        write_field(&mut block, ":method", "POST");
-        write_field(&mut block, ":scheme", scheme);
-        write_field(&mut block, ":authority", authority);
-        write_field(&mut block, ":path", path);
-        write_field(&mut block, "accept", DNS_MESSAGE);
-        write_field(&mut block, "content-type", DNS_MESSAGE);
+        let mut encoder = HeadEncoder::default();
+        encoder.add(":method", "POST");
+        encoder.add(":scheme", scheme);
+        encoder.add(":authority", authority);
+        encoder.add(":path", path);
+        encoder.add("accept", DNS_MESSAGE);
+        encoder.add("content-type", DNS_MESSAGE);
         for (name, value) in fields {
             let is_lower = !name.bytes().any(|b| b.is_ascii_uppercase() || b == b':');
             let is_value = value.trim() == *value && !value.bytes().any(|b| b.is_ascii_control());
             if !is_text(name) || !is_lower || !is_value {
                 return Err(InvalidRequestHead);
             }
-            write_field(&mut block, name, value);
+            encoder.add(name, value);
         }
-        if block.len() > REQUEST_HEAD_LEN_MAX {
+        if encoder.plain.len() > REQUEST_HEAD_LEN_MAX {
             return Err(InvalidRequestHead);
         }
-        let block = block.into();
-        Ok(Self { block })
+        Ok(encoder.finish())
     }
 
     /// Returns an upper bound of the encoded length of a request without its content, in bytes.
     pub(super) fn len_max(&self) -> usize {
-        self.block.len() + HEADS_LEN
+        self.plain.len() + HEADS_LEN
+    }
+
+    /// Returns the number of allocated bytes.
+    pub(super) fn allocated_len(&self) -> usize {
+        self.plain.len() + self.first.len() + self.next.len()
     }
 }
 
@@ -183,7 +240,11 @@ impl Http2Output {
         self.bytes
             .reserve(head.len_max() + body_len.min(PAYLOAD_LEN_MAX));
         self.headers(stream, table_update, body_len == 0, |out| {
-            out.extend_from_slice(&head.block);
+            out.extend_from_slice(match table_update {
+                TableUpdate::Initial => &head.first,
+                TableUpdate::Indexed => &head.next,
+                TableUpdate::Owed | TableUpdate::Sent => &head.plain,
+            });
             write_number(out, CONTENT_LENGTH, "", body_len);
         });
     }
@@ -259,30 +320,47 @@ impl Http2Output {
     }
 }
 
-/// The state of our encoder with respect to a dynamic table that the peer has made smaller. The
-/// change must be signalled at the start of the next header block (RFC 7541, section 4.2).
+/// The state of our encoder's dynamic table. It is not used after the peer has made it smaller,
+/// which must be signalled at the start of the next header block (RFC 7541, section 4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TableUpdate {
-    /// The table has its initial maximum size.
+    /// The table has its initial maximum size and no entries.
     Initial,
+    /// Client: the table has the fields of requests.
+    Indexed,
     /// The next header block sets the maximum size to 0.
     Owed,
     /// The maximum size is 0.
     Sent,
 }
 
-/// Appends a field without indexing, or as an index of the static table.
-fn write_field(out: &mut Vec<u8>, name: &str, value: &str) {
+/// Appends a field without indexing, or as an index of the static table, which is returned.
+fn write_field(out: &mut Vec<u8>, name: &str, value: &str) -> Option<usize> {
     let mut fields = (1..).zip(&STATIC_TABLE);
     if let Some((index, _)) = fields.find(|(_, field)| **field == (name, value)) {
-        return write_integer(out, 0x80, 7, index);
+        write_integer(out, 0x80, 7, index);
+        return Some(index);
     }
+    write_new_field(out, (0, 4), name, value);
+    None
+}
+
+/// Appends a literal that is added to the dynamic table.
+fn write_indexed_literal(out: &mut Vec<u8>, name: &str, value: &str) {
+    write_new_field(out, (0x40, 6), name, value);
+}
+
+/// Appends a literal. `kind` is its first byte, and the number of bits for the index of its name.
+fn write_new_field(out: &mut Vec<u8>, kind: (u8, u32), name: &str, value: &str) {
     let mut fields = (1..).zip(&STATIC_TABLE);
-    if let Some((index, _)) = fields.find(|(_, field)| field.0 == name) {
-        return write_literal(out, index, value);
+    let index = fields.find(|(_, field)| field.0 == name);
+    let (first, prefix_len) = kind;
+    if let Some((index, _)) = index {
+        write_integer(out, first, prefix_len, index);
+    } else {
+        out.push(first);
+        write_string(out, name);
     }
-    out.push(0);
-    write_string(out, name);
     write_string(out, value);
 }
 

@@ -50,8 +50,20 @@ impl Http2Connection {
     }
 
     /// Client: sends a POST request with a DNS message, and returns its stream.
-    pub fn request(&mut self, head: &RequestHead, body: &[u8]) -> Result<StreamId, NotSent> {
+    pub fn request(&mut self, body: &[u8]) -> Result<StreamId, NotSent> {
         let id = self.next_stream().ok_or(NotSent::Ending)?;
+        let head = self.head.take().ok_or(NotSent::Ending)?;
+        let result = self.request_with(&head, id, body);
+        self.head = Some(head);
+        result
+    }
+
+    fn request_with(
+        &mut self,
+        head: &RequestHead,
+        id: StreamId,
+        body: &[u8],
+    ) -> Result<StreamId, NotSent> {
         if self.is_ending() {
             return Err(NotSent::Ending);
         }
@@ -126,9 +138,11 @@ impl Http2Connection {
 
     fn take_table_update(&mut self) -> TableUpdate {
         let update = self.table_update;
-        if update == TableUpdate::Owed {
-            self.table_update = TableUpdate::Sent;
-        }
+        self.table_update = match (update, self.role) {
+            (TableUpdate::Owed, _) => TableUpdate::Sent,
+            (TableUpdate::Initial, Http2Role::Client) => TableUpdate::Indexed,
+            (other, _) => other,
+        };
         update
     }
 

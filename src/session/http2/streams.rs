@@ -1,5 +1,7 @@
 //! The open streams of a connection, and the memory of their messages.
 
+use std::collections::VecDeque;
+
 use super::StreamId;
 use super::fields::{RequestFields, ResponseFields};
 use super::window::{ReceiveWindow, SendWindow};
@@ -116,7 +118,8 @@ impl Http2Stream {
 /// The open streams, in the order of their numbers.
 #[derive(Debug, Default)]
 pub(super) struct StreamTable {
-    streams: Vec<Http2Stream>,
+    /// A message mostly ends one of the first streams, which is removed in constant time.
+    streams: VecDeque<Http2Stream>,
     /// The number of bytes that are held of incomplete messages.
     received_len: usize,
     /// The number of allocated bytes of content that waits for the window of the peer.
@@ -144,9 +147,11 @@ impl StreamTable {
     }
 
     fn position(&self, id: StreamId) -> Option<usize> {
-        self.streams
-            .binary_search_by_key(&id, |stream| stream.id)
-            .ok()
+        if self.streams.front().is_some_and(|first| first.id == id) {
+            return Some(0);
+        }
+        let found = self.streams.binary_search_by_key(&id, |stream| stream.id);
+        found.ok()
     }
 
     pub(super) fn get(&self, id: StreamId) -> Option<&Http2Stream> {
@@ -163,7 +168,7 @@ impl StreamTable {
     pub(super) fn push(&mut self, stream: Http2Stream) {
         self.received_len += stream.received_len();
         self.waiting_len += stream.unsent.capacity();
-        self.streams.push(stream);
+        self.streams.push_back(stream);
     }
 
     /// Changes a stream.
@@ -182,11 +187,12 @@ impl StreamTable {
     }
 
     pub(super) fn remove(&mut self, id: StreamId) -> Option<Http2Stream> {
-        let stream = self.streams.remove(self.position(id)?);
+        let at = self.position(id)?;
+        let stream = self.streams.remove(at)?;
         self.received_len -= stream.received_len();
         self.waiting_len -= stream.unsent.capacity();
         if self.streams.is_empty() && self.streams.capacity() > IDLE_CAPACITY {
-            self.streams = Vec::new();
+            self.streams = VecDeque::new();
         }
         Some(stream)
     }

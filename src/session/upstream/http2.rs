@@ -19,6 +19,13 @@ use crate::wire::header::HEADER_LEN;
 /// allows, but the upstream may lower the number at any time.
 const WAITING_MAX: usize = 32;
 
+/// The dynamic table lets an upstream send most fields of a response as one byte. It also makes
+/// decoding cheaper.
+const LIMITS: Http2Limits = Http2Limits {
+    header_table_len: 4096,
+    ..Http2Limits::DEFAULT
+};
+
 /// The status code of a response with a DNS message (RFC 8484, section 4.2.1).
 const OK: u16 = 200;
 
@@ -29,7 +36,6 @@ const FEW: usize = 3;
 pub struct UpstreamHttp2<S> {
     transport: Transport<S>,
     http2: Http2Connection,
-    head: RequestHead,
     exchanges: Exchanges,
     /// The content of the last request.
     body: Vec<u8>,
@@ -104,8 +110,7 @@ impl<S: Stream> UpstreamHttp2<S> {
         let invalid = |_| Failure::new(FailureKind::Protocol, "the URL is not valid");
         let mut session = Self {
             transport,
-            http2: Http2Connection::client(Http2Limits::default()),
-            head: head.map_err(invalid)?,
+            http2: Http2Connection::client(LIMITS, head.map_err(invalid)?),
             exchanges: Exchanges::default(),
             body: Vec::new(),
             waiting: VecDeque::new(),
@@ -215,7 +220,7 @@ impl<S: Stream> UpstreamHttp2<S> {
         self.body.clear();
         self.body.extend_from_slice(message);
         self.body[..2].fill(0);
-        match self.http2.request(&self.head, &self.body) {
+        match self.http2.request(&self.body) {
             Ok(stream) => self.exchanges.pending.push((stream, id)),
             Err(NotSent::NoRoom | NotSent::Ending | NotSent::NoStream)
                 if self.waiting.len() < WAITING_MAX =>

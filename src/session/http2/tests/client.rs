@@ -16,14 +16,14 @@ fn ok(stream: u32, body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn connection_starts_with_preface_settings_and_requests() {
-    let mut end = TestEnd::new(Http2Connection::client(Http2Limits::default()));
     let fields = [("user-agent", "a")];
     let head = RequestHead::new("https", "b", "/dns-query{?dns}", &fields).expect("a valid head");
-    assert_eq!(end.connection.request(&head, b"abc"), Ok(StreamId(1)));
+    let mut end = TestEnd::new(Http2Connection::client(Http2Limits::default(), head));
+    assert_eq!(end.request(b"abc"), Ok(StreamId(1)));
     let mut output = Vec::new();
     end.connection.take_output(&mut output);
-    let block = b"\x83\x87\x01\x01b\x04\x10/dns-query{?dns}\x0f\x04\x17application/dns-message\
-                  \x0f\x10\x17application/dns-message\x0f\x2b\x01a\x0f\x0d\x013";
+    let block = b"\x83\x87\x41\x01b\x44\x10/dns-query{?dns}\x53\x17application/dns-message\
+                  \x5f\x17application/dns-message\x7a\x01a\x0f\x0d\x013";
     let expected = [
         PREFACE.to_vec(),
         settings(&[(1, 0), (2, 0), (6, 8192)]),
@@ -32,6 +32,55 @@ fn connection_starts_with_preface_settings_and_requests() {
     ];
     assert_eq!(output, expected.concat());
     assert_eq!(end.respond(1, b""), Err(NotSent::NoStream));
+    // The next request consists of indexes: authority, path, accept, content-type, user-agent.
+    let mut request = |body| {
+        assert!(end.request(body).is_ok());
+        let mut output = Vec::new();
+        end.connection.take_output(&mut output);
+        output
+    };
+    let indexes = b"\x83\x87\xc2\xc1\xc0\xbf\xbe\x0f\x0d\x014";
+    let expected = [
+        headers(3, END_HEADERS, indexes),
+        data(3, END_STREAM, b"abcd"),
+    ];
+    assert_eq!(request(b"abcd"), expected.concat());
+}
+
+#[test]
+fn dynamic_table_is_not_used_after_the_server_has_limited_it() {
+    let plain = b"\x83\x87\x01\x0bdns.example\x04\x0a/dns-query\x0f\x04\x17application/dns-message\
+                  \x0f\x10\x17application/dns-message\x0f\x0d\x011";
+    for requests in [0, 1, 2] {
+        let mut end = TestEnd::client_with_requests(requests);
+        end.receive_all(&[settings(&[(1, 4095)])]);
+        let mut output = Vec::new();
+        end.connection.take_output(&mut output);
+        for update in [&b"\x20"[..], b""] {
+            let stream = end.request(b"x").expect("room for a request").get();
+            let mut output = Vec::new();
+            end.connection.take_output(&mut output);
+            let block = [update, plain].concat();
+            let expected = [
+                headers(stream, END_HEADERS, &block),
+                data(stream, END_STREAM, b"x"),
+            ];
+            assert_eq!(output, expected.concat());
+        }
+    }
+}
+
+#[test]
+fn head_that_exceeds_the_dynamic_table_is_not_indexed() {
+    let path = format!("/{}", "a".repeat(4000));
+    let head = RequestHead::new("https", "a", &path, &[]).expect("a valid head");
+    let mut end = TestEnd::new(Http2Connection::client(Http2Limits::default(), head));
+    for _ in 0..2 {
+        assert!(end.request(b"x").is_ok());
+        let mut output = Vec::new();
+        end.connection.take_output(&mut output);
+        assert!(output.len() > 4000);
+    }
 }
 
 #[test]
@@ -236,7 +285,10 @@ fn streams_that_were_not_opened_end_the_connection() {
 #[test]
 fn first_frame_is_settings() {
     let new = || {
-        let mut end = TestEnd::new(Http2Connection::client(Http2Limits::default()));
+        let mut end = TestEnd::new(Http2Connection::client(
+            Http2Limits::default(),
+            request_head(),
+        ));
         assert_eq!(end.request(b"abc"), Ok(StreamId(1)));
         end
     };
@@ -254,10 +306,11 @@ fn first_frame_is_settings() {
 #[test]
 fn room_is_the_smaller_of_both_limits() {
     let streams_max = 3;
-    let mut end = TestEnd::new(Http2Connection::client(Http2Limits {
+    let limits = Http2Limits {
         streams_max,
         ..Http2Limits::default()
-    }));
+    };
+    let mut end = TestEnd::new(Http2Connection::client(limits, request_head()));
     assert_eq!(end.connection.room(), 3);
     end.receive_all(&[settings(&[])]);
     assert_eq!(end.connection.room(), 3);

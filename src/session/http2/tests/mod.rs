@@ -158,7 +158,7 @@ impl TestEnd {
 
     /// Returns a client whose server has sent its settings.
     fn client(limits: Http2Limits) -> Self {
-        let mut end = Self::new(Http2Connection::client(limits));
+        let mut end = Self::new(Http2Connection::client(limits, request_head()));
         end.receive_all(&[settings(&[])]);
         end.output();
         end
@@ -190,7 +190,7 @@ impl TestEnd {
     }
 
     fn request(&mut self, body: &[u8]) -> Result<StreamId, NotSent> {
-        self.connection.request(&request_head(), body)
+        self.connection.request(body)
     }
 
     fn respond(&mut self, stream: u32, body: &[u8]) -> Result<(), NotSent> {

@@ -15,7 +15,7 @@ struct TestPair {
 impl TestPair {
     fn new(limits: Http2Limits) -> Self {
         Self {
-            client: TestEnd::new(Http2Connection::client(limits)),
+            client: TestEnd::new(Http2Connection::client(limits, request_head())),
             server: TestEnd::new(Http2Connection::server(limits)),
             to_server: Vec::new(),
             to_client: Vec::new(),
@@ -63,7 +63,10 @@ fn exchange_does_not_depend_on_the_pieces() {
 
 #[test]
 fn bytes_may_be_cut_at_every_position() {
-    let mut client = TestEnd::new(Http2Connection::client(Http2Limits::default()));
+    let mut client = TestEnd::new(Http2Connection::client(
+        Http2Limits::default(),
+        request_head(),
+    ));
     assert!(client.request(b"abc").is_ok() && client.request(b"def").is_ok());
     let mut bytes = Vec::new();
     client.connection.take_output(&mut bytes);
