@@ -103,6 +103,8 @@ REFUSED = [
     ("podDisruptionBudget: {minAvailable: 100%}", "podDisruptionBudget.minAvailable (100%) allows no eviction"),
     ("podDisruptionBudget: {minAvailable: 51%}", "podDisruptionBudget.minAvailable (51%) allows no eviction"),
     ("tls: {clientCertificates: true}", "tls.clientCertificates: expected tls.secretName"),
+    ("tls: {https: true}", "tls.https: expected tls.secretName"),
+    ("{tls: {secretName: a, https: true}, containerPorts: {https: 8853}}", "has the same port: choose another one"),
     ("tls: {secretName: Bad_Name}", 'tls.secretName: "Bad_Name": expected the name of a Secret'),
     ("service: {clusterIP: banana}", 'service.clusterIP: "banana": expected an IP address'),
 ]
@@ -122,7 +124,7 @@ ACCEPTED = [
     "{options: {clock-stamp: /var/lib/time}, securityContext: {readOnlyRootFilesystem: false}}",
     "{options: {ca-file: /ca.pem}, extraVolumes: [{name: l, configMap: {name: l}}], "
     "extraVolumeMounts: [{name: l, mountPath: /ca.pem, subPath: ca.pem}]}",
-    "{containerPorts: {tls: 5353}, podDisruptionBudget: {minAvailable: 50%}, service: {clusterIP: None}}",
+    "{containerPorts: {tls: 5353, https: 9153}, podDisruptionBudget: {minAvailable: 50%}, service: {clusterIP: None}}",
     "{containerPorts: {dns: 53}, podSecurityContext: {sysctls: [{name: a, value: '0'}]}}",
     "{kind: DaemonSet, autoscaling: {minReplicas: 9}, podDisruptionBudget: {maxUnavailable: 0}}",
 ]

@@ -254,7 +254,7 @@ options:
   dnstap: tcp:192.0.2.8:6000
 extraArgs: [--verbose]
 existingSecret: keys
-tls: {secretName: server-tls, clientCertificates: true}
+tls: {secretName: server-tls, clientCertificates: true, https: true}
 image: {repository: "registry.example:5000/dotproxy", tag: "1", pullPolicy: Always}
 imagePullSecrets: [{name: pull}]
 fullnameOverride: resolver
@@ -271,7 +271,7 @@ service:
   ipFamilies: [IPv6, IPv4]
   loadBalancerClass: example.com/lb
   loadBalancerSourceRanges: [10.0.0.0/8]
-containerPorts: {dns: 1053, tls: 1853, http: 9154}
+containerPorts: {dns: 1053, tls: 1853, https: 1443, http: 9154}
 dnsPolicy: ClusterFirst
 networkPolicy: {clients: [{ipBlock: {cidr: 10.0.0.0/8}}], extraEgress: [{ports: [{port: 9000, protocol: TCP}]}]}
 resources: {requests: {cpu: 1}, limits: {cpu: 2, memory: 128Mi}}
@@ -320,7 +320,7 @@ service: {type: NodePort, internalTrafficPolicy: Cluster, externalTrafficPolicy:
 serviceMonitor: {enabled: true}
 prometheusRule: {enabled: true, labels: {release: prometheus}}
 networkPolicy: {monitoringNamespace: observability}
-tls: {secretName: server-tls, addresses: ["::"]}
+tls: {secretName: server-tls, https: true, addresses: ["::"]}
 test: {image: "registry.example/busybox:1", name: example.org}
 podSecurityContext: {runAsUser: 65533}
 securityContext: {procMount: Default}
@@ -345,6 +345,7 @@ listen containerPorts.dns
 upstream upstreams
 http-listen containerPorts.http
 tls-listen tls.addresses and containerPorts.tls
+https-listen tls.https and containerPorts.https
 tls-cert tls.secretName
 tls-key tls.secretName
 tls-client-ca tls.clientCertificates

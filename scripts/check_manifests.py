@@ -257,7 +257,8 @@ def check_container(pod, container, options):
     ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
     if ports:
         expected = {"dns": values_of(options, "port"), "http": [http[0][1:]],
-                    "dns-tls": [value.rsplit(":", 1)[1] for value in values_of(options, "tls-listen")]}
+                    **{name: [value.rsplit(":", 1)[1] for value in values_of(options, option)]
+                       for name, option in [("dns-tls", "tls-listen"), ("dns-https", "https-listen")]}}
         for name, values in expected.items():
             require({str(ports[name])} == set(values) if name in ports else not values, f"port {name}: {values}")
 

@@ -62,6 +62,11 @@ upstream = {{ . }}
 {{- range .Values.tls.addresses }}
 tls-listen = {{ ternary (printf "[%s]" .) . (contains ":" .) }}:{{ $.Values.containerPorts.tls | int64 }}
 {{- end }}
+{{- if .Values.tls.https }}
+{{- range .Values.tls.addresses }}
+https-listen = {{ ternary (printf "[%s]" .) . (contains ":" .) }}:{{ $.Values.containerPorts.https | int64 }}
+{{- end }}
+{{- end }}
 tls-cert = /etc/dotproxy-tls/tls.crt
 tls-key = /etc/dotproxy-tls/tls.key
 {{- if .Values.tls.clientCertificates }}

@@ -8,6 +8,7 @@ Fails on values that the program would refuse in the pod, or that would have no 
       "upstream" "upstreams"
       "http-listen" "containerPorts.http"
       "tls-listen" "tls.addresses and containerPorts.tls"
+      "https-listen" "tls.https and containerPorts.https"
       "tls-cert" "tls.secretName"
       "tls-key" "tls.secretName"
       "tls-client-ca" "tls.clientCertificates"
@@ -202,10 +203,11 @@ is no duration.
 {{- define "dotproxy.validatePorts" -}}
 {{- $ports := dict -}}
 {{- range $name, $port := .Values.containerPorts -}}
-{{- if or (ne $name "tls") $.Values.tls.secretName -}}
+{{- $isTls := or (eq $name "tls") (eq $name "https") -}}
+{{- if or (not $isTls) (and $.Values.tls.secretName (or (eq $name "tls") $.Values.tls.https)) -}}
 {{- $port = $port | int64 -}}
 {{- if and (lt $port 1024) (not $.Values.podSecurityContext.sysctls) -}}
-{{- fail (printf "containerPorts.%s: %d: expected a port from 1024, since the pods have no privilege; the Service has the ports 53 and 853" $name $port) -}}
+{{- fail (printf "containerPorts.%s: %d: expected a port from 1024, since the pods have no privilege; the Service has the ports 53, 853 and 443" $name $port) -}}
 {{- end -}}
 {{- if hasKey $ports (toString $port) -}}
 {{- fail (printf "containerPorts.%s: %d: containerPorts.%s has the same port: choose another one" $name $port (get $ports (toString $port))) -}}
@@ -229,6 +231,9 @@ is no duration.
 {{- end -}}
 {{- if and .Values.tls.clientCertificates (not .Values.tls.secretName) -}}
 {{- fail "tls.clientCertificates: expected tls.secretName, the Secret with tls.crt, tls.key and ca.crt" -}}
+{{- end -}}
+{{- if and .Values.tls.https (not .Values.tls.secretName) -}}
+{{- fail "tls.https: expected tls.secretName, the Secret with tls.crt and tls.key" -}}
 {{- end -}}
 {{- with .Values.service.clusterIP -}}
 {{- if not (regexMatch "^(None|[0-9]+(\\.[0-9]+){3}|[0-9a-fA-F]*:[0-9a-fA-F:.]+)$" .) -}}
