@@ -256,7 +256,12 @@ def check_designated(scene):
             shown = dig(name, "SVCB", transport)
             expect(shown == expected, f"dig {name} {transport}: {shown}")
     expect(dig(NAME, "A") == "127.0.0.1\n", "the name has another address")
-    expect(dig(NAME, "AAAA") == "", "the name has an IPv6 address")
+    expect(dig(NAME, "ANY", "+notcp") == "127.0.0.1\n", "ANY has another answer")
+    for rr_type in ["AAAA", "HTTPS", "TXT"]:
+        out = run("dig", "@127.0.0.1", "-p", str(scene.plain), NAME, rr_type)
+        expect("status: NOERROR" in out and "ANSWER: 0" in out, f"the name has {rr_type} records:\n{out}")
+    out = run("dig", "@127.0.0.1", "-p", str(scene.plain), "_dns.resolver.arpa", "SVCB")
+    expect(re.search(rf"^{re.escape(NAME)}\.\s+300\s+IN\s+A\s+127.0.0.1$", out, re.M), f"no address in:\n{out}")
 
 
 def check_dnr(scene):

@@ -384,6 +384,11 @@ pub fn is_host_name(text: &str) -> bool {
     text.parse::<Name>().is_ok()
 }
 
+/// Returns whether the text is a name that a certificate can have: a host name, and no address.
+pub fn is_certificate_name(text: &str) -> bool {
+    is_host_name(text) && !is_number(text)
+}
+
 /// Returns whether `name` was meant as an IPv4 address: no top-level domain is numeric (RFC 3696,
 /// section 2).
 fn is_number(name: &str) -> bool {

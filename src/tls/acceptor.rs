@@ -89,16 +89,12 @@ impl Acceptor {
         let identity = &settings.identity;
         let Credentials { chain, key } =
             files::read_credentials(["--tls-cert", "--tls-key"], identity)?;
-        let own = OwnCertificate::new("--tls-cert", &identity.certificate, &chain);
+        let mut own = OwnCertificate::new("--tls-cert", &identity.certificate, &chain);
         let first_is_ca = is_ca(&chain[0]);
-        if let Some(name) = designated
+        if let (Some(name), Some(own)) = (designated, &mut own)
             && !is_for(&chain[0], name)
         {
-            log::warn!(
-                "--designated: \"{name}\": --tls-cert \"{}\" is not for this name, so clients will \
-                 refuse it: use a name of the certificate",
-                identity.certificate.display()
-            );
+            own.set_other_name(name);
         }
         let mut server = server.with_single_cert(chain, key).map_err(|error| {
             let cause = explain_key(&error, first_is_ca);

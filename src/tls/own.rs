@@ -102,6 +102,8 @@ pub struct OwnCertificate {
     file: DatedFile,
     /// The advice on a certificate that peers may refuse for another reason than its dates.
     advice: Option<&'static str>,
+    /// The name of `--designated`, if the certificate is not for it.
+    other_name: Option<String>,
 }
 
 impl OwnCertificate {
@@ -126,7 +128,13 @@ impl OwnCertificate {
             dates: validity(first)?,
             file: DatedFile::new(option, path, chain),
             advice,
+            other_name: None,
         })
+    }
+
+    /// Records that the certificate is not for the name of `--designated`.
+    pub(super) fn set_other_name(&mut self, name: &str) {
+        self.other_name = Some(name.to_owned());
     }
 
     /// Returns the validity period of the certificate.
@@ -175,8 +183,8 @@ impl OwnCertificate {
             .problem("the certificate", self.dates, now, advice)
     }
 
-    /// Returns the problems with the chain, and with the dates of the certificates behind the
-    /// first: authorities that lead to one that peers trust.
+    /// Returns the problems with the name and the chain, and with the dates of the certificates
+    /// behind the first: authorities that lead to one that peers trust.
     pub fn chain_problems(&self, now: Duration) -> impl Iterator<Item = String> {
         let (option, path) = (self.file.option, self.file.path.display());
         let of_chain = self.advice.iter();
@@ -186,7 +194,16 @@ impl OwnCertificate {
             expired: "replace it, since peers may reject the chain",
             expiring: "replace it before then, since peers may reject the chain afterwards",
         };
-        of_chain.chain(self.file.problems(2, now, advice))
+        let path = self.file.path.display();
+        let of_name = self.other_name.iter().map(move |name| {
+            format!(
+                "--designated: {name:?}: the certificate in {path:?} ({option}) is not for this \
+                 name, so clients will refuse it: use a name of the certificate"
+            )
+        });
+        of_name
+            .chain(of_chain)
+            .chain(self.file.problems(2, now, advice))
     }
 }
 

@@ -483,7 +483,11 @@ fn file_that_the_runtime_user_cannot_use_is_a_warning_at_the_check_and_at_the_st
 /// Writes a certificate that is valid in these years, and its key. Returns the paths of both files.
 fn certificate(folder: &Folder, years: (i32, i32)) -> [String; 2] {
     let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![SanType::IpAddress([127, 0, 0, 1].into())];
+    let name = "dot.example".try_into().expect("a host name");
+    params.subject_alt_names = vec![
+        SanType::IpAddress([127, 0, 0, 1].into()),
+        SanType::DnsName(name),
+    ];
     params.not_before = date_time_ymd(years.0, 1, 1);
     params.not_after = date_time_ymd(years.1, 1, 1);
     let key = KeyPair::generate().expect("a key");
@@ -653,6 +657,31 @@ fn swapped_files_of_certificate_and_key_are_named() {
         &["--tls-listen=127.0.0.1", &own_cert, &own_key, &argument],
         &["--tls-client-ca: ", found],
     );
+}
+
+#[test]
+fn designated_name_that_is_not_in_the_certificate_is_a_warning() {
+    let folder = Folder::new("check-designated");
+    let [cert, key] = certificate(&folder, (2000, 2200));
+    let own = [format!("--tls-cert={cert}"), format!("--tls-key={key}")];
+    let check = |name: &str| {
+        let designated = format!("--designated={name}");
+        check(&["--https-listen=127.0.0.1", &own[0], &own[1], &designated])
+    };
+    let (code, text) = check("other.example");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("--designated: \"other.example\": "), "{text}");
+    assert!(text.contains("is not for this name"), "{text}");
+    let (_, text) = check("dot.example.");
+    assert!(!text.contains("--designated"), "{text}");
+    for name in ["192.0.2.1", "_dns.example", "a..b", ""] {
+        let (code, text) = check(name);
+        assert_eq!(code, Some(2), "{name}: {text}");
+        assert!(
+            text.contains("expected a host name in the server certificate"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The options for the listeners and the upstreams.
 
 use crate::base::address::parse_port;
+use crate::config::upstream::is_certificate_name;
 use crate::config::{KeyExchange, Network, Policy};
 use crate::options::row::{Reload, Row, restore};
 use crate::options::values::{
@@ -165,7 +166,9 @@ pub(super) const NETWORK: &[Row] = &[
         help: "tell clients of the DoT and DoH listeners (DDR)",
         apply: |draft, value| {
             let expected = "a host name in the server certificate, like dns.home.example";
-            draft.config.designated = Some(value.parse().map_err(|_| expected)?);
+            let is_name = is_certificate_name(value) && !value.contains('_');
+            let name = value.parse().ok().filter(|_| is_name);
+            draft.config.designated = Some(name.ok_or(expected)?);
             Ok(())
         },
         reload: Reload::Applies,

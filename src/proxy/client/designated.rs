@@ -3,10 +3,11 @@
 //! name of `--designated` (RFC 9461).
 //!
 //! The address hints are the addresses of the listeners. For a wildcard address, the hint is the
-//! address at which the query arrived, or else the addresses for plain DNS. A loopback address is
-//! sent to clients of this host only.
+//! address at which the query arrived, unless that is a loopback address, or else the addresses for
+//! plain DNS. A loopback address of a listener is sent to clients of this host only.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use super::local_zones::{LocalAnswer, write};
 use crate::base::origin::Origin;
@@ -32,6 +33,9 @@ const IPV4_HINT: u16 = 4;
 const IPV6_HINT: u16 = 6;
 const DOH_PATH: u16 = 7;
 
+/// The place of the number of additional records in a message (RFC 1035, section 4.1.1).
+const ADDITIONALS_AT: Range<usize> = 10..12;
+
 /// The listeners with one protocol and port.
 struct EncryptedService<'a> {
     is_https: bool,
@@ -39,8 +43,8 @@ struct EncryptedService<'a> {
     addresses: Vec<&'a SocketAddr>,
 }
 
-/// Returns the reply to a question about our listeners or about the address of their name, with id
-/// 0 for the caller to replace.
+/// Returns the reply to a question about our listeners or their name, with id 0 for the caller to
+/// replace. Below the name, only `_dns` is answered.
 pub(in crate::proxy) fn reply(
     config: &Config,
     question: Question<'_>,
@@ -50,40 +54,96 @@ pub(in crate::proxy) fn reply(
     if !matches!(question.class(), CLASS_IN | CLASS_ANY) {
         return None;
     }
-    let name = question.name();
-    let of_target = name.split_at_checked(DNS_LABEL.len());
-    let is_by_name = of_target.is_some_and(|(label, rest)| {
-        label.eq_ignore_ascii_case(DNS_LABEL) && rest.eq_ignore_ascii_case(target)
-    });
-    let services = || services(config);
-    let (records, zone_len) = match question.rr_type() {
-        Type::SVCB if is_by_name || name.eq_ignore_ascii_case(BY_ADDRESS) => {
-            let services = services();
-            let data = |(nth, service)| record(nth, target, service, config, origin);
-            let records: Vec<Vec<u8>> = (1..).zip(&services).filter_map(data).collect();
-            (records, name.len() - DNS_LABEL.len())
-        }
-        Type::A | Type::AAAA if name.eq_ignore_ascii_case(target) => {
-            let addresses = services();
-            let addresses = addresses.iter();
-            let addresses: Vec<IpAddr> = addresses
-                .flat_map(|service| service.addresses_for(config, origin))
-                .collect();
-            if addresses.is_empty() {
-                // The name may have an address upstream.
-                return None;
-            }
-            let is_asked = |ip: &IpAddr| ip.is_ipv4() == (question.rr_type() == Type::A);
-            let data = unique(addresses.into_iter().filter(is_asked));
-            (data.iter().map(octets).collect(), name.len())
-        }
-        _ => return None,
+    let (name, rr_type) = (question.name(), question.rr_type());
+    let (zone_len, (rr_type, records)) = if name.eq_ignore_ascii_case(target) {
+        (name.len(), addresses_of_name(config, rr_type, origin)?)
+    } else if is_discovery(name, target) {
+        let records = match rr_type {
+            Type::SVCB | Type::ANY => service_records(config, target, origin),
+            _ => Vec::new(),
+        };
+        (name.len() - DNS_LABEL.len(), (Type::SVCB, records))
+    } else {
+        return None;
     };
-    let content = match records {
-        records if records.is_empty() => LocalAnswer::NoRecord,
-        records => LocalAnswer::Records(question.rr_type(), records),
+    let content = if records.is_empty() {
+        LocalAnswer::NoRecord
+    } else {
+        LocalAnswer::Records(rr_type, records)
     };
-    Some(write(question, zone_len, &content, TTL))
+    let has_services = rr_type == Type::SVCB && !matches!(content, LocalAnswer::NoRecord);
+    let mut reply = write(question, zone_len, &content, TTL);
+    if has_services {
+        add_addresses(&mut reply, config, target, origin);
+    }
+    Some(reply)
+}
+
+/// Adds the addresses of the designated name to the additional section (RFC 9462, section 4).
+fn add_addresses(reply: &mut Vec<u8>, config: &Config, target: &[u8], origin: Origin) {
+    let mut count: u16 = 0;
+    for rr_type in [Type::A, Type::AAAA] {
+        let addresses = addresses_of_name(config, rr_type, origin);
+        for address in addresses.map_or(Vec::new(), |(_, data)| data) {
+            reply.extend_from_slice(target);
+            reply.extend_from_slice(&rr_type.0.to_be_bytes());
+            reply.extend_from_slice(&CLASS_IN.to_be_bytes());
+            reply.extend_from_slice(&TTL.to_be_bytes());
+            let len = u16::try_from(address.len()).expect("an address is short");
+            reply.extend_from_slice(&len.to_be_bytes());
+            reply.extend_from_slice(&address);
+            count += 1;
+        }
+    }
+    if let Some(place) = reply.get_mut(ADDITIONALS_AT) {
+        place.copy_from_slice(&count.to_be_bytes());
+    }
+}
+
+/// Returns whether a name is one of those of service discovery.
+fn is_discovery(name: &[u8], target: &[u8]) -> bool {
+    let is_below_target = name
+        .split_at_checked(DNS_LABEL.len())
+        .is_some_and(|(label, rest)| {
+            label.eq_ignore_ascii_case(DNS_LABEL) && rest.eq_ignore_ascii_case(target)
+        });
+    is_below_target || name.eq_ignore_ascii_case(BY_ADDRESS)
+}
+
+/// Returns the type and the data of the records of the designated name for a type. They are those
+/// of an upstream (`None`) if no address is known, and for the keys of a signed zone (DS).
+fn addresses_of_name(
+    config: &Config,
+    rr_type: Type,
+    origin: Origin,
+) -> Option<(Type, Vec<Vec<u8>>)> {
+    let services = services(config);
+    let addresses = services
+        .iter()
+        .flat_map(|service| service.addresses_for(config, origin));
+    let addresses = unique(addresses);
+    let first = addresses.first().filter(|_| rr_type != Type::DS)?;
+    let shown = match rr_type {
+        Type::ANY if first.is_ipv4() => Type::A,
+        Type::ANY => Type::AAAA,
+        other => other,
+    };
+    let is_shown = |ip: &&IpAddr| match shown {
+        Type::A => ip.is_ipv4(),
+        Type::AAAA => ip.is_ipv6(),
+        _ => false,
+    };
+    Some((
+        shown,
+        addresses.iter().filter(is_shown).map(octets).collect(),
+    ))
+}
+
+/// Returns the data of the SVCB records for this client.
+fn service_records(config: &Config, target: &[u8], origin: Origin) -> Vec<Vec<u8>> {
+    let services = services(config);
+    let data = |(priority, service)| record(priority, target, service, config, origin);
+    (1..).zip(&services).filter_map(data).collect()
 }
 
 /// Returns the listeners for encrypted DNS, by protocol and port.
@@ -115,7 +175,9 @@ impl EncryptedService<'_> {
         for wildcard in own.filter(IpAddr::is_unspecified) {
             let is_alike = |ip: &IpAddr| ip.is_ipv4() == wildcard.is_ipv4();
             let local = origin.local.map(|local| local.ip.to_canonical());
-            if let Some(local) = local.filter(is_alike) {
+            // A forwarder on this host sends queries over loopback for other hosts.
+            let local = local.filter(|local| is_alike(local) && !local.is_loopback());
+            if let Some(local) = local {
                 addresses.push(local);
             } else {
                 let plain = config.listen.addresses().into_iter();
@@ -231,7 +293,7 @@ mod tests {
         let message = Message::parse(&reply).unwrap();
         let answers = message.answers().map(|record| {
             assert_eq!(record.ttl(&reply), TTL);
-            assert_eq!(record.rr_type, rr_type);
+            assert!(record.rr_type == rr_type || rr_type == Type::ANY);
             match record.address(&reply) {
                 Some(address) => address.to_string(),
                 None => text_of(record.data(&reply)),
@@ -242,7 +304,25 @@ mod tests {
             message.authorities().count(),
             usize::from(answers.is_empty())
         );
+        let start = message.answer_and_authority_ends()[1];
+        let additional = message.records(start, message.records_end());
+        let additional = additional.filter_map(|record| record.address(&reply));
+        let is_service = !answers.is_empty() && answers[0].contains("alpn");
+        assert_eq!(
+            additional.count(),
+            if is_service {
+                addresses(&config, origin)
+            } else {
+                0
+            }
+        );
         Some(answers)
+    }
+
+    /// Returns the number of addresses of the designated name.
+    fn addresses(config: &Config, origin: Origin) -> usize {
+        let of = |rr_type| addresses_of_name(config, rr_type, origin).map_or(0, |it| it.1.len());
+        of(Type::A) + of(Type::AAAA)
     }
 
     /// Returns the data of an SVCB record as text.
@@ -295,16 +375,32 @@ mod tests {
         let ask = |name, rr_type| ask(BOTH, (name, rr_type), REMOTE);
         assert_eq!(ask("dns.example", Type::A).unwrap(), ["192.168.1.1"]);
         assert_eq!(ask("DNS.example", Type::AAAA).unwrap(), ["fd00::1"]);
+        // The names exist: an NXDOMAIN for another type would deny their records.
         for (name, rr_type) in [
             ("dns.example", Type::PTR),
+            ("dns.example", Type::SVCB),
+            ("_dns.dns.example", Type::A),
+            ("_dns.resolver.arpa", Type::A),
+        ] {
+            assert_eq!(ask(name, rr_type), Some(Vec::new()), "{name}");
+        }
+        for (name, rr_type) in [
+            ("dns.example", Type::DS),
             ("a.dns.example", Type::A),
             ("example", Type::A),
-            ("_dns.resolver.arpa", Type::A),
             ("_dns.resolver.example", Type::SVCB),
             ("_dn.dns.example", Type::SVCB),
         ] {
             assert_eq!(ask(name, rr_type), None, "{name}");
         }
+    }
+
+    #[test]
+    fn any_shows_the_records_of_one_type() {
+        let any = |listeners, name| ask(listeners, (name, Type::ANY), REMOTE).unwrap();
+        assert_eq!(any(BOTH, "dns.example"), ["192.168.1.1"]);
+        assert_eq!(any("--tls-listen=fd00::1", "dns.example"), ["fd00::1"]);
+        assert_eq!(any(BOTH, "_dns.dns.example").len(), 2);
     }
 
     #[test]
@@ -329,6 +425,8 @@ mod tests {
         assert_eq!(of("10.0.0.9", None), ["1 alpn=dot port=853"]);
         let name = ("dns.example", Type::A);
         assert_eq!(ask("--tls-listen=:853", name, REMOTE), None);
+        // A forwarder on this host asks for other hosts.
+        assert_eq!(of("127.0.0.1", Some("127.0.0.1")), ["1 alpn=dot port=853"]);
         let plain = "--tls-listen=:853 --listen=10.0.0.1 --listen=127.0.0.1";
         assert_eq!(ask(plain, name, REMOTE).unwrap(), ["10.0.0.1"]);
     }

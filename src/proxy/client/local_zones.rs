@@ -11,6 +11,9 @@ use crate::wire::question::{CLASS_ANY, CLASS_IN, CLASS_NONE, Question, Type};
 /// The TTL of an answer in seconds, as in RFC 6303, section 3.
 const TTL: u32 = 10_800;
 
+/// The TTL of the names of resolver discovery in seconds: `--designated` may give them records.
+const RESOLVER_TTL: u32 = 300;
+
 /// The data of the SOA record of every local zone, which limits the time to cache a negative answer
 /// (RFC 2308), as in RFC 6303, section 3.
 const SOA_DATA: &[u8] = b"\x09localhost\0\x06nobody\x07invalid\0\
@@ -55,7 +58,11 @@ pub(in crate::proxy) fn reply(question: Question<'_>) -> Option<Vec<u8>> {
     let labels: Vec<&[u8]> = labels.iter().map(Vec::as_slice).collect();
     let (depth, content) = content(&labels, question.rr_type(), question.class())?;
     let zone = suffixes[labels.len() - depth];
-    Some(write(question, zone.len(), &content, TTL))
+    let ttl = match labels.as_slice() {
+        [b"arpa", b"resolver", ..] => RESOLVER_TTL,
+        _ => TTL,
+    };
+    Some(write(question, zone.len(), &content, ttl))
 }
 
 /// Returns the content at these labels, which are in order from the top down, and the depth of the

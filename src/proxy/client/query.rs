@@ -71,6 +71,9 @@ impl Proxy {
     ) {
         let question = asked.question;
         let question = question.expect("a query for ANY has a question");
+        if let Some(reply) = designated::reply(&self.config, question, client.origin) {
+            return self.respond_locally(client, asked, &reply, cx);
+        }
         let is_local = self.routes.own(question.name()).is_none();
         if is_local && self.answer_locally(client, asked, question, cx) {
             return;
