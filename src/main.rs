@@ -299,7 +299,8 @@ fn holder(address: &SocketAddr, sockets: &[InheritedSocket]) -> Option<SocketAdd
     let sockets = sockets.iter().filter(|socket| socket.has_tcp);
     let mut held = sockets.map(|socket| socket.address);
     held.find(|held| {
-        let has_ip = held.ip() == address.ip() || held.ip().is_unspecified();
+        let is_wildcard = held.ip().is_unspecified() || address.ip().is_unspecified();
+        let has_ip = held.ip() == address.ip() || is_wildcard;
         has_ip && held.port() == address.port()
     })
 }

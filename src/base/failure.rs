@@ -34,6 +34,10 @@ impl From<FailureKind> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // An error of HTTP/2 says nothing about DNS messages.
+        if self.kind == FailureKind::Protocol && self.detail.starts_with(HTTP2) {
+            return f.write_str(&self.detail);
+        }
         f.write_str(self.kind.text())?;
         if self.detail.is_empty() {
             return Ok(());
@@ -41,6 +45,9 @@ impl fmt::Display for Failure {
         write!(f, ": {}", self.detail)
     }
 }
+
+/// The start of the detail of a [`FailureKind::Protocol`] that is an error of HTTP/2.
+pub const HTTP2: &str = "HTTP/2: ";
 
 /// The kind of a failure. Each kind is handled, counted and reported to clients separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +178,16 @@ impl FailureKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn error_of_http2_is_not_one_of_a_dns_message() {
+        let failure = |detail: &str| Failure::new(FailureKind::Protocol, detail).to_string();
+        assert_eq!(
+            failure("HTTP/2: too many settings"),
+            "HTTP/2: too many settings"
+        );
+        assert_eq!(failure("too long"), "malformed DNS message: too long");
+    }
 
     #[test]
     fn forwarding_loop_has_advice() {

@@ -253,7 +253,7 @@ fn describe(fail: &getopts::Fail) -> String {
 
 fn help() -> String {
     let mut text = String::from(
-        "dotproxy: plain DNS in, authenticated DNS over TLS out\n\
+        "dotproxy: forwards DNS to authenticated upstreams over TLS or HTTPS\n\
          Usage: dotproxy -u UPSTREAM [OPTIONS]\n\n",
     );
     let rows = rows().map(|row| (row.short, row.long, row.value, row.help));

@@ -249,6 +249,10 @@ impl<N: Net> Reactor<N> {
                 }
                 Some(Session::Client(client)) if is_parked => client.defer_reading(),
                 Some(Session::Client(client)) if client.is_quiet() => self.close_client(key),
+                Some(Session::Client(client)) => {
+                    client.shut_down();
+                    self.make_unflushed(key);
+                }
                 _ => {}
             }
         }

@@ -30,6 +30,8 @@ struct Plan {
     resets: bool,
     status: u16,
     content_type: &'static str,
+    /// The response has another question.
+    is_for_other: bool,
     /// The maximum number of bytes of a write, and of a TLS record.
     piece_len: usize,
     alpn: Option<&'static [u8]>,
@@ -42,6 +44,7 @@ const GOOD: Plan = Plan {
     resets: false,
     status: 200,
     content_type: "application/dns-message",
+    is_for_other: false,
     piece_len: usize::MAX,
     alpn: Some(b"h2"),
 };
@@ -163,7 +166,11 @@ fn serve(stream: TcpStream, config: Arc<ServerConfig>, plan: Plan, requests: &Re
                 max_age_s: None,
                 allow: None,
             };
-            let sent = http2.respond(stream, &head, &reply(&query, 1));
+            let mut content = reply(&query, 1);
+            if plan.is_for_other {
+                content[13] ^= 1;
+            }
+            let sent = http2.respond(stream, &head, &content);
             assert_eq!(sent, Ok(()));
         }
     }
@@ -308,6 +315,12 @@ fn error_of_one_upstream_is_answered_by_another() {
         let program = start(&bad, &[]);
         assert_eq!(ask(&program, 3, 1), (0, 3));
         program.await_log(warning);
+        // The client gets the reason as well (RFC 8914).
+        let response = program.ask(&query(1, "other.example", 1, Some(1232)));
+        let response = response.expect("a response");
+        let text = format!("HTTP status {} without a DNS message", plan.status);
+        let is_text = |part: &[u8]| part == text.as_bytes();
+        assert!(response.windows(text.len()).any(is_text), "{response:?}");
         let good = DohServer::start(GOOD);
         let both = good.authority.ca_file.with_extension("both");
         let read = |server: &DohServer| {
@@ -323,6 +336,17 @@ fn error_of_one_upstream_is_answered_by_another() {
         assert_eq!(ask(&program, 50, 5), (50, 0));
         assert!(good.requests() >= 50);
     }
+}
+
+#[test]
+fn answer_to_another_question_fails_at_once() {
+    let server = DohServer::start(Plan {
+        is_for_other: true,
+        ..GOOD
+    });
+    // The stream has ended, so there is nothing to wait for.
+    let program = start(&server, &["--timeout=1h"]);
+    assert_eq!(ask(&program, 1, 1), (0, 1));
 }
 
 #[test]

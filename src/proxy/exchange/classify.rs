@@ -52,7 +52,7 @@ pub(in crate::proxy) fn classify<'a>(
     scheme: Scheme,
 ) -> Reply<'a> {
     let flags = header.flags;
-    if flags.opcode() != Opcode::QUERY {
+    if !flags.contains(Flags::QR) || flags.opcode() != Opcode::QUERY {
         return Reply::Mismatch;
     }
     if let Some(message) = parsed

@@ -51,7 +51,9 @@ impl Proxy {
             return;
         };
         let sent = link.sent()[position];
-        if !header.flags.contains(Flags::QR) {
+        // The stream of a reply over HTTP/2 has ended: no other reply can follow.
+        let is_final = link.scheme == Scheme::Https;
+        if !header.flags.contains(Flags::QR) && !is_final {
             return self.counters.count_discard(Discard::Mismatch);
         }
         let Some(exchange_key) = sent.exchange() else {
@@ -80,6 +82,10 @@ impl Proxy {
             }
             Reply::Malformed if scheme == Scheme::Udp => {
                 return self.counters.count_discard(Discard::Malformed);
+            }
+            Reply::Mismatch if is_final => {
+                self.counters.count_discard(Discard::Mismatch);
+                self.on_unusable_reply((key, position), exchange_key, None, cx);
             }
             Reply::Mismatch => {
                 self.counters.count_discard(Discard::Mismatch);

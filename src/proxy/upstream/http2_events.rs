@@ -6,7 +6,11 @@ use crate::base::time::Instant;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::keys::{Attempt, LinkKey};
+use crate::wire::edns::{ExtendedErrorCode, OptWriter, OptionCode};
 use crate::wire::header::{Flags, Header, Rcode};
+
+/// The UDP size in the OPT record of a reply that is made here. It has no effect.
+const UDP_LEN: u16 = 1232;
 
 impl Proxy {
     /// Handles the number of streams that the upstream allows on a link.
@@ -70,7 +74,7 @@ impl Proxy {
             if is_uncounted {
                 self.exchanges[exchange].attempts.on_uncounted_end(attempt);
             }
-            self.lose_attempt(exchange, attempt, FailureKind::Protocol, cx);
+            self.lose_attempt(exchange, attempt, FailureKind::Closed, cx);
         }
         self.close_if_done(key, cx.outbox);
         self.followups.on_room();
@@ -92,14 +96,33 @@ impl Proxy {
         self.count_failure(upstream, FailureKind::Protocol);
         let label = self.upstreams.endpoint(endpoint).label().to_owned();
         self.log_throttle.on_no_message(&label, status, now);
-        let reply = Header {
+        if let Some(reply) = self.reply_without_message(key, id, status) {
+            self.handle_reply(key, &reply, now, outbox);
+        }
+    }
+
+    /// Returns a SERVFAIL reply with an extended error that has the status code of a response.
+    fn reply_without_message(&self, key: LinkKey, id: u16, status: u16) -> Option<Vec<u8>> {
+        let link = self.upstreams.link(key)?;
+        let sent = link.sent().get(link.position(id)?)?;
+        let exchange = sent.exchange().and_then(|key| self.exchanges.get(key));
+        let question = exchange.map(|exchange| exchange.query.question());
+        let header = Header {
             id,
             flags: (Flags::QR | Flags::RA).with_rcode(Rcode::SERVFAIL),
-            questions: 0,
+            questions: u16::from(question.is_some()),
             answers: 0,
             authorities: 0,
-            additionals: 0,
+            additionals: 1,
         };
-        self.handle_reply(key, &reply.to_bytes(), now, outbox);
+        let mut reply = header.to_bytes().to_vec();
+        reply.extend_from_slice(question.map_or(&[], |question| question.as_bytes()));
+        let mut error = ExtendedErrorCode::NETWORK_ERROR.0.to_be_bytes().to_vec();
+        let text = format!("upstream: HTTP status {status} without a DNS message");
+        error.extend_from_slice(text.as_bytes());
+        let mut opt = OptWriter::start(&mut reply, UDP_LEN, 0, 0);
+        opt.option(OptionCode::EXTENDED_ERROR, &error);
+        opt.finish();
+        Some(reply)
     }
 }

@@ -72,7 +72,7 @@ impl Framing {
         }
     }
 
-    /// Moves output that is no response, and responses that have waited for a window, to the
+    /// Moves output that is not a response, and responses that have waited for a window, to the
     /// transport. Returns whether there were such responses.
     pub(super) fn send_output<S: std::io::Read + std::io::Write>(
         &mut self,
@@ -92,6 +92,13 @@ impl Framing {
         match self {
             Self::Length(_) => Ok(()),
             Self::Https(requests) => requests.failure().map_or(Ok(()), Err),
+        }
+    }
+
+    /// Tells an HTTP/2 client that further requests are not handled (GOAWAY).
+    pub(super) fn shut_down(&mut self) {
+        if let Self::Https(requests) = self {
+            requests.shut_down();
         }
     }
 

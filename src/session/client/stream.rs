@@ -243,6 +243,13 @@ impl<S: Read + Write> ClientStream<S> {
         self.transport.is_encrypted() && !self.transport.is_established() && !self.is_ended
     }
 
+    /// Tells an HTTP/2 client that further requests are not handled (RFC 9113, section 6.8). The
+    /// client can repeat them elsewhere.
+    pub fn shut_down(&mut self) {
+        self.framing.shut_down();
+        self.send_output();
+    }
+
     /// Sends the end of the stream to the client.
     pub fn close(&mut self, scratch: &mut Scratch) {
         self.framing.end();

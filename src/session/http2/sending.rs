@@ -19,8 +19,8 @@ pub enum NotSent {
     NoStream,
 }
 
-/// The number of bytes of waiting content that allow more control frames when they are sent: a peer
-/// with small windows sends many `WINDOW_UPDATE` frames, and one with tiny windows attacks.
+/// The number of bytes of sent content that allow more control frames: a peer that reads content in
+/// small parts sends many `WINDOW_UPDATE` frames, and one with tiny windows attacks.
 const PROGRESS_LEN: usize = 256;
 
 /// The number of control frames that [`PROGRESS_LEN`] allows: a `WINDOW_UPDATE` of the stream and
@@ -103,6 +103,7 @@ impl Http2Connection {
             return Err(NotSent::NoRoom);
         }
         self.allow_control_frames(FRAMES_PER_MESSAGE);
+        self.allow_window_updates(content.len());
         let table_update = self.take_table_update();
         let is_last = content.is_empty();
         self.output
@@ -174,9 +175,13 @@ impl Http2Connection {
         if sent_len.is_some_and(|len| len > 0) {
             self.end_if_sent(id);
         }
-        if sent_len.is_some_and(|len| len >= PROGRESS_LEN) {
-            self.allow_control_frames(FRAMES_PER_PROGRESS);
-        }
+        self.allow_window_updates(sent_len.unwrap_or_default());
+    }
+
+    /// Allows the `WINDOW_UPDATE` frames of a peer that reads content of this length.
+    fn allow_window_updates(&mut self, len: usize) {
+        let progress = u32::try_from(len / PROGRESS_LEN).unwrap_or(u32::MAX);
+        self.allow_control_frames(progress.saturating_mul(FRAMES_PER_PROGRESS));
     }
 
     /// Closes a stream whose response is sent. If the request has not ended, the rest is not needed

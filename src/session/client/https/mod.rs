@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use crate::base::failure::{Failure, FailureKind};
+use crate::base::failure::{Failure, FailureKind, HTTP2};
 use crate::config::Limits;
 use crate::session::http2::{
     Http2Connection, Http2Event, Http2Limits, Http2Method, NotSent, RequestFields, ResponseHead,
@@ -33,8 +33,8 @@ const DNS_MESSAGE: &str = "application/dns-message";
 /// The media type of the text of an error.
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// The response to a client that does not send the preface of HTTP/2, and maybe an HTTP/1.1
-/// request.
+/// The response to a client that does not start with the preface of HTTP/2. It may have sent an
+/// HTTP/1.1 request.
 const VERSION_NOT_SUPPORTED: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\n\
     content-type: text/plain; charset=utf-8\r\ncontent-length: 44\r\nconnection: close\r\n\r\n\
     DNS over HTTPS needs HTTP/2 (ALPN value h2)\n";
@@ -268,10 +268,10 @@ impl HttpsRequests {
 
     fn fail(&mut self, detail: &str) {
         let detail = if self.http2.has_preface() {
-            format!("HTTP/2: {detail}")
+            format!("{HTTP2}{detail}")
         } else {
             self.refusal = VERSION_NOT_SUPPORTED;
-            "the client does not send HTTP/2".to_owned()
+            format!("{HTTP2}the client does not use it")
         };
         self.failure = Some(Failure::new(FailureKind::Protocol, detail));
     }
@@ -323,6 +323,11 @@ impl HttpsRequests {
         self.failure.take()
     }
 
+    /// Sends GOAWAY. The requests that were received are still answered.
+    pub(super) fn shut_down(&mut self) {
+        self.http2.shut_down();
+    }
+
     /// Sends GOAWAY, and refuses the requests whose queries were not handed over.
     pub(super) fn end(&mut self) {
         self.http2.shut_down();
@@ -367,8 +372,16 @@ fn query_of(fields: &RequestFields, body: &[u8]) -> Result<Vec<u8>, Rejection> {
     Ok(query)
 }
 
-/// Decodes base64url.
+/// Decodes base64url. A client may percent-encode each character (RFC 3986, section 2.1).
 fn decode(text: &str) -> Option<Vec<u8>> {
+    let mut parts = text.split('%');
+    let mut decoded = parts.next()?.to_owned();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        decoded.push(char::from(u8::from_str_radix(digits, 16).ok()?));
+        decoded.push_str(rest);
+    }
+    let text = decoded.as_str();
     let mut bytes = vec![0; base64::decoded_len_estimate(text.len())];
     let len = BASE64.decode_slice(text, &mut bytes).ok()?;
     bytes.truncate(len);

@@ -46,6 +46,22 @@ fn frames_without_a_message_are_counted() {
 }
 
 #[test]
+fn client_that_reads_in_small_parts_is_no_flood() {
+    let mut end = server();
+    end.receive_all(&[window_update(0, 1 << 30)]);
+    for nth in 0..100 {
+        let stream = 2 * nth + 1;
+        end.receive_all(&[headers(stream, END_HEADERS | END_STREAM, POST)]);
+        assert_eq!(end.respond(stream, &vec![0; 60_000]), Ok(()));
+        // A pair for each 4,096 bytes.
+        for _ in 0..15 {
+            end.receive_all(&[window_update(0, 4096), window_update(stream, 4096)]);
+        }
+        end.output();
+    }
+}
+
+#[test]
 fn empty_data_is_counted() {
     for payload in [&[][..], &[3, 0, 0, 0]] {
         let flags = if payload.is_empty() { 0 } else { PADDED };
