@@ -3,7 +3,7 @@
 # (DNR, RFC 9463, section 5.1). The listeners have their default ports, 853 and 443.
 #
 #   dnr_option.sh NAME ADDRESS    NAME: a name in the certificate; ADDRESS: an IPv4 address
-set -eu
+set -euf
 
 [ $# -eq 2 ] || {
     sed -n '2,5s/^# *//p' "$0" >&2
@@ -24,7 +24,10 @@ domain() {
     # shellcheck disable=SC2086 # the labels of the name
     set -- $1
     IFS=$old
+    [ $# -gt 0 ] || return 1
     for label; do
+        case $label in '' | *[!A-Za-z0-9-]*) return 1 ;; esac
+        [ ${#label} -le 63 ] || return 1
         bytes ${#label}
         text "$label"
     done
@@ -39,13 +42,16 @@ ipv4() {
     IFS=$old
     [ $# -eq 4 ] || return 1
     for number; do
-        case $number in '' | *[!0-9]* | ????*) return 1 ;; esac
+        case $number in '' | *[!0-9]* | ????* | 0?*) return 1 ;; esac
         [ "$number" -le 255 ] || return 1
     done
     bytes "$@"
 }
 
-encoded_name=$(domain "$name")
+encoded_name=$(domain "$name") || {
+    echo "$name: expected a host name, like dns.home.example" >&2
+    exit 2
+}
 encoded_address=$(ipv4 "$address") || {
     echo "$address: expected an IPv4 address, like 192.168.1.1" >&2
     exit 2

@@ -43,7 +43,7 @@ CERTIFICATES = ("tls-cert", "client-cert")
 OTHERS = {"release", "target", "features", "no-default-features", "all-targets", "open", "namespace", "set",
           "create-namespace", "rm", "check", "peers", "rounds", "workloads", "json", "svg", "system", "now",
           "by-function", "closed-loop", "path", "record", "reuse-values", "show-only", "all", "bench", "seconds", "binary", "minutes",
-          "doh-url"}
+          "doh-url", "cacert"}
 
 
 def commands(text):
