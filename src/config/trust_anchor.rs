@@ -65,16 +65,18 @@ pub fn is_algorithm_supported(algorithm: u8) -> bool {
     matches!(algorithm, 8 | 10 | 13 | 14 | 15)
 }
 
-/// Minimum and maximum length of an RSA modulus in bytes. A zone with shorter keys is insecure, as
-/// with an unknown algorithm; longer keys would cost too much.
-const RSA_MODULUS_LEN: RangeInclusive<usize> = 127..=512;
+/// Minimum and maximum length of an RSA modulus in bytes: `ring` verifies no shorter one. A zone
+/// with shorter keys is insecure, as with an unknown algorithm; longer keys would cost too much.
+const RSA_MODULUS_LEN: RangeInclusive<usize> = 128..=512;
 
-/// Maximum length of an RSA exponent in bytes.
-const RSA_EXPONENT_LEN_MAX: usize = 8;
+/// Maximum number of bits of an RSA exponent, as `ring` verifies it.
+const RSA_EXPONENT_BITS_MAX: usize = 33;
 
 /// Returns whether signatures of an RSA key with this exponent and modulus can be verified.
 pub fn has_supported_rsa_len((exponent, modulus): (&[u8], &[u8])) -> bool {
-    RSA_MODULUS_LEN.contains(&modulus.len()) && exponent.len() <= RSA_EXPONENT_LEN_MAX
+    let unused_bits = exponent.first().map_or(0, |first| first.leading_zeros());
+    RSA_MODULUS_LEN.contains(&modulus.len())
+        && 8 * exponent.len() <= RSA_EXPONENT_BITS_MAX + unused_bits as usize
 }
 
 /// Returns exponent and modulus of an RSA key without leading zeros (RFC 3110, section 2).
@@ -329,13 +331,13 @@ mod tests {
             TrustAnchor::parse_all(&format!("example. IN DNSKEY 257 3 {algorithm} {key}"))
         };
         // The exponent of the RSA keys has one byte, with the value 1, after its length.
-        for (algorithm, len) in [(8, 129), (10, 514), (13, 64), (14, 96), (15, 32)] {
+        for (algorithm, len) in [(8, 130), (10, 514), (13, 64), (14, 96), (15, 32)] {
             assert!(parse(algorithm, len).is_ok(), "{algorithm} {len}");
         }
         let others = [
             (8, 1),
             (8, 66),
-            (8, 128),
+            (8, 129),
             (10, 515),
             (13, 3),
             (13, 96),

@@ -178,3 +178,54 @@ fn unsupported_algorithms_and_digests_are_known_as_such() {
     let key = Dnskey::parse(&short).unwrap();
     assert_eq!(key.verify(b"", &[0; 96]), Err(SignatureError::Unsupported));
 }
+
+#[test]
+fn rsa_key_counts_as_supported_if_it_verifies_signatures() {
+    use verify::{is_key_supported, verify};
+    // Keys of 1,016 and 1,017 bits, and signatures of the letter `x`.
+    for (key, signature) in [
+        (
+            "03010001b48878b6c02f6414633446b86e1024983f314e82dc278d45a379ae4a1c276ecb17f0457a\
+             df35fc08826034e896a475233fdd2e197fd3ce7290dceb416bdf0010289eb07b391c0e6fc2c7d6ea\
+             de78b807031a24c3b0e4a50359f0bae546a11d9b347da18e198e10122034bb996b57af5e234e54f1\
+             1bc2e4ccc3628bddbf3c43",
+            "3a5bce0e8798091d4d19b3a8bd88de9f14b3966f33d5d1771b128d1758c5cc4542d6bc88126934a1\
+             638620197864328d4313068ebe227148cfdb96ba7f35d9cdeb977aaac09885bf0f142ac3fb206d42\
+             ac7798e81ec43c69a76d2f02c0287535e6ca2e1868906b9a8a4395bf861e199786ebb97df714f1af\
+             b8d687bc65b60a",
+        ),
+        (
+            "030100010151c06cc736f08e8e5ab1ec09d61238d49b729ff9ecdf825356040b47ad2bf62b863995\
+             38302a76fb91a83057f1ec2cbe9281725a591fa45e58a889a65e04db9018e132f030de82428a95b2\
+             93e7c502f28f0a66f1d7e9110b82b011569f3d86c2371bb2ad11f977827e9a795762b6c3412e9d74\
+             bcf8cb4e19122042b2e94895",
+            "00e006bda973f9d8e43a5a7617b37f033cbc159df9bc27df85f0cb81aaabc5bca346745308a4c6a0\
+             46573bf2cca6a72341a0706cff2a14a55264e3d99aabbbda2d5555c94d81fda928dbc86d0ebd44bd\
+             1c8246cf7e84e781b6e49ef2e7b66ee0d897413a7a0871a5012895779ba435bde71e5cd885384c52\
+             b012b32b1eea5bf7",
+        ),
+    ] {
+        let (key, signature) = (bytes(key), bytes(signature));
+        let is_verified = verify(8, &key, b"x", &signature).is_ok();
+        assert_eq!(is_verified, is_key_supported(8, &key), "{}", key.len());
+    }
+}
+
+#[test]
+fn rsa_exponent_has_at_most_33_bits() {
+    for (exponent, is_supported) in [
+        (&[3][..], true),
+        (&[1, 0, 1], true),
+        (&[1, 255, 255, 255, 255], true),
+        (&[2, 0, 0, 0, 1], false),
+        (&[1, 0, 0, 0, 0, 1], false),
+    ] {
+        let len = u8::try_from(exponent.len()).unwrap();
+        let key = [&[len], exponent, &[0xff; 256]].concat();
+        assert_eq!(
+            verify::is_key_supported(8, &key),
+            is_supported,
+            "{exponent:?}"
+        );
+    }
+}
