@@ -41,8 +41,12 @@ impl<'a> TypeBitmap<'a> {
 
     /// Returns whether the record proves that a type does not exist at its name. DS records are of
     /// the zone above, all others of the zone below a delegation (RFC 4035, section 5.2; RFC 6840,
-    /// section 4.4).
+    /// section 4.4). Any record answers a question for ANY, so that only an empty non-terminal
+    /// denies it, or a name that does not exist (RFC 5155, section 7.1; RFC 9824, section 3.4).
     pub(super) fn denies(self, rr_type: Type, is_root: bool) -> bool {
+        if rr_type == Type::ANY {
+            return self.0.is_empty() || self.contains(Type::NXNAME);
+        }
         let is_of_right_zone = if rr_type == Type::DS {
             is_root || !self.contains(Type::SOA)
         } else {

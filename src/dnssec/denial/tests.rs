@@ -1,6 +1,7 @@
 //! Proofs of a zone that BIND's dnssec-signzone signed in four ways.
 
 use super::{Denials, Proof};
+use crate::dnssec::type_bitmap::TypeBitmap;
 use crate::wire::question::Type;
 
 /// Each line is a zone, or one of its NSEC or NSEC3 records: type, owner and data.
@@ -342,4 +343,18 @@ fn compact_denial_names_the_type_nxname() {
     denials.add(Type::NSEC, &name, &data);
     assert!(denials.has_compact_denial(&name));
     assert_eq!(denials.denies_type(&name, Type::A), Proof::Secure);
+}
+
+#[test]
+fn bitmap_denies_any_only_if_the_name_has_no_records() {
+    let nxname_bitmap = [&[0, 17][..], &[0, 0, 0, 0, 0, 3], &[0; 10], &[0x80]].concat();
+    for (bitmap, is_denied) in [
+        (&[][..], true),
+        (&nxname_bitmap, true),
+        (&[0, 1, 0x40], false),
+        (&[0, 6, 0, 0, 0, 0, 0, 3], false),
+    ] {
+        let types = TypeBitmap::new(bitmap);
+        assert_eq!(types.denies(Type::ANY, false), is_denied, "{bitmap:?}");
+    }
 }

@@ -413,3 +413,21 @@ fn records_that_do_not_answer_the_question_are_removed() {
     let verdict = world.verdict(&forged, Subject::Answer);
     assert_eq!(word(&verdict), "servfail", "{verdict:?}");
 }
+
+#[test]
+fn any_is_not_denied_for_a_name_with_records() {
+    for name in [
+        "www.nsec3.tld1",
+        "www.deep.down.below.tld1",
+        "www.optout.tld1",
+    ] {
+        let mut world = World::new();
+        let denial = &world.answers[&(name.to_owned(), "TXT".to_owned())].message;
+        let parsed = Message::parse(denial).expect("the data of the test is valid");
+        let question = parsed.question().expect("the data of the test is valid");
+        let question = [question.name(), &[0, 255, 0, 1]].concat();
+        let forged = with_question(denial, &question).expect("the data of the test is valid");
+        let verdict = world.verdict(&forged, Subject::Answer);
+        assert_eq!(word(&verdict), "servfail", "{name}: {verdict:?}");
+    }
+}
