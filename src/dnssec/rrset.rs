@@ -1,7 +1,7 @@
 //! The RRsets of a message, with their signatures.
 
 use super::limits;
-use crate::wire::question::Type;
+use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::record::Record;
 use crate::wire::{Malformed, Message};
 
@@ -32,7 +32,8 @@ impl RrSet {
         Some(self.records.first()?.rr_type)
     }
 
-    /// Returns the sets of the answer and authority sections in the order of the message.
+    /// Returns the sets of class IN of the answer and authority sections in the order of the
+    /// message. Records of other classes are of no zone that is validated.
     ///
     /// # Errors
     ///
@@ -45,6 +46,9 @@ impl RrSet {
         let answers = message.answers().map(|record| (record, false));
         let authorities = message.authorities().map(|record| (record, true));
         for (record, is_authority) in answers.chain(authorities) {
+            if record.class(bytes) != Ok(CLASS_IN) {
+                continue;
+            }
             let is_signature = record.rr_type == Type::RRSIG;
             let rr_type = if is_signature {
                 covered_type(record.data(bytes))?

@@ -431,3 +431,18 @@ fn any_is_not_denied_for_a_name_with_records() {
         assert_eq!(word(&verdict), "servfail", "{name}: {verdict:?}");
     }
 }
+
+#[test]
+fn alias_of_another_class_is_not_secure() {
+    let mut world = World::new();
+    let key = ("www.renamed.nsec3.tld1".to_owned(), "A".to_owned());
+    let mut message = world.answers[&key].message.clone();
+    let parsed = Message::parse(&message).expect("the data of the test is valid");
+    let alias = parsed
+        .answers()
+        .find(|record| record.rr_type == Type::CNAME);
+    let class_at = alias.expect("the data of the test is valid").fixed + 2;
+    message[class_at + 1] = 3;
+    let verdict = world.verdict(&message, Subject::Answer);
+    assert_eq!(word(&verdict), "servfail", "{verdict:?}");
+}
