@@ -1,6 +1,7 @@
 //! The messages of a tree of zones, for tests.
 
 use crate::config::TrustAnchor;
+use crate::wire::question::Type;
 
 /// The trust anchor, the time of the signatures, and the messages, as `scripts/dnssec_tree.py`
 /// writes them: name, type, verdict of unbound (`-` if the message is only needed for others),
@@ -57,4 +58,35 @@ pub(crate) fn bytes(hex: &str) -> Vec<u8> {
     pairs
         .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
         .collect()
+}
+
+/// Returns a message with these records in a section.
+pub(crate) fn message_with(name: &[u8], rr_type: Type, count: [u8; 2], records: &[u8]) -> Vec<u8> {
+    let mut out = vec![0, 0, 0x81, 0x80, 0, 1, 0, count[0], 0, count[1], 0, 0];
+    out.extend_from_slice(name);
+    out.extend(rr_type.0.to_be_bytes());
+    out.extend([0, 1]);
+    out.extend_from_slice(records);
+    out
+}
+
+/// Returns a record of class IN with a TTL of 60 s.
+pub(crate) fn record(owner: &[u8], rr_type: Type, data: &[u8]) -> Vec<u8> {
+    let mut out = owner.to_vec();
+    out.extend(rr_type.0.to_be_bytes());
+    out.extend(b"\0\x01\0\0\0\x3c");
+    let len = u16::try_from(data.len()).expect("the data of the test is valid");
+    out.extend(len.to_be_bytes());
+    out.extend_from_slice(data);
+    out
+}
+
+/// Returns a signature that is wrong, with this number of labels and this signer.
+pub(crate) fn wrong_signature(owner: &[u8], covered: Type, labels: u8, signer: &[u8]) -> Vec<u8> {
+    let mut data = covered.0.to_be_bytes().to_vec();
+    data.extend([13, labels]);
+    data.extend(b"\0\0\0\x3c\xff\0\0\0\0\0\0\0\0\x01");
+    data.extend_from_slice(signer);
+    data.extend([7; 64]);
+    record(owner, Type::RRSIG, &data)
 }

@@ -195,11 +195,11 @@ impl Validation {
     /// Returns [`Malformed`] if the message has no question or too many sets.
     pub fn new(bytes: Box<[u8]>, subject: Subject) -> Result<Self, Malformed> {
         let message = Message::parse(&bytes)?;
-        message.question().ok_or(Malformed)?;
+        let asked = message.question().ok_or(Malformed)?.rr_type();
         let sets = RrSet::of(&message)?;
         let sets = sets
             .into_iter()
-            .map(|set| SignedSet::new(&message, set, subject));
+            .map(|set| SignedSet::new(&message, set, asked));
         let sets = sets.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             message: bytes,

@@ -11,7 +11,7 @@ use crate::wire::{Malformed, Message, canonical};
 use super::signing_status::{SigningStatus, ZoneTrust, keys_of, signing_status_of};
 use super::{
     Allowance, BOGUS, Context, DNSKEY_MISSING, Problem, Progress, RRSIGS_MISSING,
-    SIGNATURE_EXPIRED, SIGNATURE_NOT_YET_VALID, SecurityStatus, Subject, ValidationStep,
+    SIGNATURE_EXPIRED, SIGNATURE_NOT_YET_VALID, SecurityStatus, ValidationStep,
 };
 use crate::dnssec::clock::{SignatureClock, Timeliness};
 use crate::dnssec::denial_cache::ProvenRecord;
@@ -57,15 +57,12 @@ pub(super) struct SignedSet {
 }
 
 impl SignedSet {
-    pub(super) fn new(
-        message: &Message<'_>,
-        set: RrSet,
-        subject: Subject,
-    ) -> Result<Self, Malformed> {
+    pub(super) fn new(message: &Message<'_>, set: RrSet, asked: Type) -> Result<Self, Malformed> {
         let first = set.records.first().or(set.signatures.first());
         let owner = owner(message, first.ok_or(Malformed)?)?;
         let rr_type = set.rr_type();
-        let is_alias_for_ds = rr_type == Some(Type::CNAME) && subject == Subject::Delegation;
+        // A zone has no alias at its apex (RFC 2181, section 10.1).
+        let is_alias_for_ds = rr_type == Some(Type::CNAME) && asked == Type::DS;
         Ok(Self {
             is_of_parent: rr_type == Some(Type::DS) || is_alias_for_ds,
             set,

@@ -1,6 +1,7 @@
 //! Forged records that no signature covers: none may make an answer secure or insecure.
 
 use super::*;
+use crate::dnssec::testing::{message_with, record, wrong_signature};
 
 #[test]
 fn signature_of_a_zone_above_the_nearest_trust_anchor_does_not_count() {
@@ -92,30 +93,6 @@ fn with_records(message: &[u8], is_authority: bool, records: &[&[u8]]) -> Vec<u8
     out.splice(at..at, records.concat());
     out[count_at] += u8::try_from(records.len()).expect("the data of the test is valid");
     out
-}
-
-/// Returns a record of class IN with a TTL of 60 s.
-fn record(owner: &[u8], rr_type: Type, data: &[u8]) -> Vec<u8> {
-    let mut out = owner.to_vec();
-    out.extend(rr_type.0.to_be_bytes());
-    out.extend(b"\0\x01\0\0\0\x3c");
-    out.extend(
-        u16::try_from(data.len())
-            .expect("the data of the test is valid")
-            .to_be_bytes(),
-    );
-    out.extend_from_slice(data);
-    out
-}
-
-/// Returns an RRSIG record that is wrong.
-fn wrong_signature(owner: &[u8], covered: Type, labels: u8, signer: &[u8]) -> Vec<u8> {
-    let mut data = covered.0.to_be_bytes().to_vec();
-    data.extend([13, labels]);
-    data.extend(b"\0\0\0\x3c\xff\0\0\0\0\0\0\0\0\x01");
-    data.extend_from_slice(signer);
-    data.extend([7; 64]);
-    record(owner, Type::RRSIG, &data)
 }
 
 const FORGED: &[u8] = &[6, 6, 6, 6];
@@ -444,5 +421,16 @@ fn alias_of_another_class_is_not_secure() {
     let class_at = alias.expect("the data of the test is valid").fixed + 2;
     message[class_at + 1] = 3;
     let verdict = world.verdict(&message, Subject::Answer);
+    assert_eq!(word(&verdict), "servfail", "{verdict:?}");
+}
+
+#[test]
+fn alias_of_a_child_zone_does_not_answer_a_question_for_ds() {
+    let mut world = World::new();
+    let name = b"\x08insecure\x04tld1\0";
+    let target = b"\x04evil\x08insecure\x04tld1\0";
+    let alias = record(name, Type::CNAME, target);
+    let forged = message_with(name, Type::DS, [1, 0], &alias);
+    let verdict = world.verdict(&forged, Subject::Answer);
     assert_eq!(word(&verdict), "servfail", "{verdict:?}");
 }
