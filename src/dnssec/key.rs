@@ -113,6 +113,11 @@ impl<'a> Ds<'a> {
             && verify::is_algorithm_supported(self.algorithm)
     }
 
+    /// Returns whether the digest has the length of its type: otherwise it is of no key.
+    pub fn has_whole_digest(&self) -> bool {
+        verify::digest_len(self.digest_type) == Some(self.digest.len())
+    }
+
     /// Returns whether the record may name a key: its tag and algorithm are those of the key.
     pub fn may_match(&self, key: &Dnskey<'_>) -> bool {
         self.algorithm == key.algorithm && self.key_tag == key.tag() && key.may_sign()

@@ -1,6 +1,12 @@
 //! The messages of a tree of zones, for tests.
 
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+
+use super::Dnskey;
+use super::anchors::Anchors;
 use crate::config::TrustAnchor;
+use crate::wire::canonical::label_count;
 use crate::wire::question::Type;
 
 /// The trust anchor, the time of the signatures, and the messages, as `scripts/dnssec_tree.py`
@@ -58,6 +64,78 @@ pub(crate) fn bytes(hex: &str) -> Vec<u8> {
     pairs
         .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
         .collect()
+}
+
+/// A zone whose owner signs whatever costs much.
+pub(crate) struct Costly {
+    key: EcdsaKeyPair,
+    random: SystemRandom,
+}
+
+pub(crate) const COSTLY: &[u8] = b"\x06costly\0";
+
+impl Costly {
+    pub(crate) fn new() -> Self {
+        let random = SystemRandom::new();
+        let algorithm = &ECDSA_P384_SHA384_FIXED_SIGNING;
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random)
+            .expect("the data of the test is valid");
+        let key = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random)
+            .expect("the data of the test is valid");
+        Self { key, random }
+    }
+
+    pub(crate) fn dnskey(&self) -> Vec<u8> {
+        let point = self.key.public_key().as_ref();
+        [&[1, 1, 3, 14][..], &point[1..]].concat()
+    }
+
+    pub(crate) fn anchor(&self) -> TrustAnchor {
+        TrustAnchor {
+            zone: "costly".parse().expect("the data of the test is valid"),
+            rr_type: Type::DNSKEY,
+            data: self.dnskey().into(),
+        }
+    }
+
+    pub(crate) fn anchors(&self) -> Anchors {
+        Anchors::new(&[self.anchor()], &[])
+    }
+
+    /// Returns the answer to the question for the keys.
+    pub(crate) fn keys(&self, time: u64) -> Vec<u8> {
+        let keys = self.signed(COSTLY, Type::DNSKEY, &self.dnskey(), time);
+        message_with(COSTLY, Type::DNSKEY, [2, 0], &keys)
+    }
+
+    /// Returns a record and its signature.
+    pub(crate) fn signed(&self, owner: &[u8], rr_type: Type, data: &[u8], time: u64) -> Vec<u8> {
+        let time = u32::try_from(time).expect("the data of the test is valid");
+        let labels = label_count(owner);
+        let key = self.dnskey();
+        let tag = Dnskey::parse(&key)
+            .expect("the data of the test is valid")
+            .tag();
+        let mut fields = rr_type.0.to_be_bytes().to_vec();
+        fields.extend([
+            14,
+            u8::try_from(labels).expect("the data of the test is valid"),
+        ]);
+        fields.extend(60_u32.to_be_bytes());
+        fields.extend((time + 86_400).to_be_bytes());
+        fields.extend((time - 86_400).to_be_bytes());
+        fields.extend(tag.to_be_bytes());
+        fields.extend_from_slice(COSTLY);
+        let mut signed = record(owner, rr_type, data);
+        let to_sign = [&fields[..], &signed].concat();
+        let signature = self
+            .key
+            .sign(&self.random, &to_sign)
+            .expect("the data of the test is valid");
+        fields.extend_from_slice(signature.as_ref());
+        signed.extend(record(owner, Type::RRSIG, &fields));
+        signed
+    }
 }
 
 /// Returns a message with these records in a section.

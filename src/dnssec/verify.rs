@@ -2,7 +2,7 @@
 
 pub use crate::config::trust_anchor::{is_algorithm_supported, is_digest_supported};
 
-use ring::digest::{Digest, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384};
+use ring::digest::{Algorithm, Digest, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384};
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519,
     RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY,
@@ -42,12 +42,20 @@ pub fn is_key_supported(algorithm: u8, public_key: &[u8]) -> bool {
 
 /// Returns the digest of `bytes`, or `None` if the type is not supported.
 pub fn digest(digest_type: u8, bytes: &[u8]) -> Option<Digest> {
-    let algorithm = match digest_type {
-        DIGEST_SHA256 => &SHA256,
-        DIGEST_SHA384 => &SHA384,
-        _ => return None,
-    };
-    Some(ring::digest::digest(algorithm, bytes))
+    Some(ring::digest::digest(digest_algorithm(digest_type)?, bytes))
+}
+
+/// Returns the number of bytes of a digest, or `None` if the type is not supported.
+pub fn digest_len(digest_type: u8) -> Option<usize> {
+    Some(digest_algorithm(digest_type)?.output_len())
+}
+
+fn digest_algorithm(digest_type: u8) -> Option<&'static Algorithm> {
+    match digest_type {
+        DIGEST_SHA256 => Some(&SHA256),
+        DIGEST_SHA384 => Some(&SHA384),
+        _ => None,
+    }
 }
 
 /// Length of a SHA-1 digest in bytes.

@@ -1,7 +1,7 @@
 //! What a validated message says of the zone in its question.
 
 use super::denials::deny_delegation;
-use super::{SecurityStatus, Subject, Validation};
+use super::{DNSKEY_MISSING, Problem, SecurityStatus, Subject, Validation};
 use crate::dnssec::zones::{LIFETIME_MIN, ZoneStatus};
 use crate::dnssec::{Ds, limits};
 use crate::wire::question::Type;
@@ -39,24 +39,38 @@ impl Validation {
                     Some(set) if set.is(&name, Type::CNAME) || set.is_expanded() => {
                         ZoneStatus::NotDelegated
                     }
-                    Some(set) => supported_ds(&set.data(&self.message)),
+                    Some(set) => supported_ds(&name, &set.data(&self.message)),
                     None => deny_delegation(&self.message, &self.sets, &name),
                 }
             }
         };
-        Some((status, self.lifetime()))
+        let lifetime = match status {
+            ZoneStatus::Bogus(_) => LIFETIME_MIN,
+            _ => self.lifetime(),
+        };
+        Some((status, lifetime))
     }
 }
 
 /// Returns the status of a zone with these DS records: insecure if none is supported (RFC 4035,
-/// section 5.2).
-fn supported_ds(records: &[&[u8]]) -> ZoneStatus {
-    let is_supported = |data: &&&[u8]| Ds::parse(data).is_ok_and(|ds| ds.is_supported());
-    let supported = records.iter().filter(is_supported).take(limits::DS_OF_ZONE);
-    let supported: Box<[Box<[u8]>]> = supported.map(|data| Box::from(*data)).collect();
-    if supported.is_empty() {
-        ZoneStatus::Insecure
-    } else {
-        ZoneStatus::Delegated(supported)
+/// section 5.2), and bogus if those that are supported can name no key.
+fn supported_ds(zone: &[u8], records: &[&[u8]]) -> ZoneStatus {
+    let parsed = records
+        .iter()
+        .filter_map(|data| Some((data, Ds::parse(data).ok()?)));
+    let mut supported = parsed.filter(|(_, ds)| ds.is_supported()).peekable();
+    if supported.peek().is_none() {
+        return ZoneStatus::Insecure;
     }
+    let whole = supported.filter(|(_, ds)| ds.has_whole_digest());
+    let whole = whole.take(limits::DS_OF_ZONE);
+    let whole: Box<[Box<[u8]>]> = whole.map(|(data, _)| Box::from(*data)).collect();
+    if whole.is_empty() {
+        return ZoneStatus::Bogus(Problem {
+            code: DNSKEY_MISSING,
+            name: zone.into(),
+            rr_type: Type::DNSKEY,
+        });
+    }
+    ZoneStatus::Delegated(whole)
 }

@@ -2,6 +2,7 @@
 
 mod forgery_tests;
 mod synthesis_tests;
+mod work_limits_tests;
 
 use std::collections::BTreeMap;
 
