@@ -32,8 +32,9 @@ pub(super) const DS_OF_ZONE: usize = 16;
 /// Maximum number of DNSKEY records of a zone.
 pub(super) const KEYS_OF_ZONE: usize = 32;
 
-/// Maximum number of bytes of the DNSKEY records of a zone.
-pub(super) const KEYS_OF_ZONE_LEN: usize = 8_192;
+/// Maximum number of bytes of the DNSKEY records of a zone: eleven RSA keys of 4,096 bits. The
+/// smallest table of known zones has room for them.
+pub(super) const KEYS_OF_ZONE_LEN: usize = 6_144;
 
 /// Maximum number of digests of keys that are compared with the DS records of a zone.
 pub(super) const DIGESTS_OF_ZONE: usize = 32;

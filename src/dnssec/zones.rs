@@ -6,9 +6,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::limits;
 use crate::base::time::Instant;
 use crate::wire::edns::ExtendedErrorCode;
-use crate::wire::name::write_presentation;
+use crate::wire::name::{NAME_LEN_MAX, write_presentation};
 use crate::wire::question::Type;
 
 /// Minimum lifetime of the status of a zone, even if the TTL of its records is lower.
@@ -18,6 +19,18 @@ pub const LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Bytes that an allocation takes besides its content.
 const ALLOCATION_LEN: usize = 16;
+/// Maximum number of bytes that the status of a zone takes in the table. A table has to have room
+/// for them: a validation cannot go on with a status that is not in the table.
+pub const ENTRY_LEN_MAX: usize = {
+    let keys = limits::KEYS_OF_ZONE * RECORD_LEN + limits::KEYS_OF_ZONE_LEN;
+    let ds = limits::DS_OF_ZONE * (RECORD_LEN + DS_LEN_MAX);
+    assert!(ds <= keys && NAME_LEN_MAX <= keys);
+    size_of::<Entry>() + 2 * ALLOCATION_LEN + NAME_LEN_MAX + keys
+};
+/// Bytes that a record takes besides its content.
+const RECORD_LEN: usize = size_of::<Box<[u8]>>() + ALLOCATION_LEN;
+/// Maximum length of the data of a DS record that is supported: SHA-384.
+const DS_LEN_MAX: usize = 4 + 48;
 /// Number of entries for which the table grows.
 const GROWTH: usize = 16;
 
@@ -84,8 +97,7 @@ impl ZoneStatus {
     fn len(&self) -> usize {
         match self {
             Self::Secure(records) | Self::Delegated(records) => {
-                let each = size_of::<Box<[u8]>>() + ALLOCATION_LEN;
-                let records = records.iter().map(|record| each + record.len());
+                let records = records.iter().map(|record| RECORD_LEN + record.len());
                 ALLOCATION_LEN + records.sum::<usize>()
             }
             Self::Bogus(problem) => ALLOCATION_LEN + problem.name.len(),
@@ -272,6 +284,19 @@ mod tests {
             zones.insert(&name, ZoneStatus::Secure(keys), at(10));
         }
         assert_eq!(zones.len(), 250);
+    }
+
+    #[test]
+    fn smallest_table_has_room_for_every_status() {
+        let keys: Box<[Box<[u8]>]> = (0..limits::KEYS_OF_ZONE)
+            .map(|_| vec![0; limits::KEYS_OF_ZONE_LEN / limits::KEYS_OF_ZONE].into())
+            .collect();
+        let longest = vec![0; NAME_LEN_MAX];
+        let mut zones = KnownZones::new(ENTRY_LEN_MAX);
+        zones.insert(&name(1), ZoneStatus::Insecure, at(10));
+        zones.insert(&longest, ZoneStatus::Secure(keys), at(10));
+        assert!(zones.get(&longest, at(1)).is_some());
+        assert_eq!(zones.bytes(), ENTRY_LEN_MAX);
     }
 
     #[test]

@@ -43,7 +43,7 @@ use crate::dnssec::denial_cache::{Denial, DenialCache};
 use crate::dnssec::validation::{
     Context, Need, SecurityStatus, Subject, Validation, ValidationStep,
 };
-use crate::dnssec::zones::{KnownZones, Problem, ZoneStatus};
+use crate::dnssec::zones::{self, KnownZones, Problem, ZoneStatus};
 use crate::dnssec::{Dnskey, Ds};
 use crate::wire::name::{make_lowercase, suffixes};
 use crate::wire::question::{CLASS_IN, Type};
@@ -53,6 +53,7 @@ use crate::wire::{Flags, Message, Query, Question, Rcode};
 /// The part of the cache size that the known zones have, and its bounds in bytes.
 const ZONES_SHARE: usize = 8;
 const ZONES_LEN: std::ops::RangeInclusive<usize> = 8 << 10..=80 << 10;
+const _: () = assert!(zones::ENTRY_LEN_MAX <= *ZONES_LEN.start());
 
 /// The part of the cache size that the denial cache has.
 const DENIALS_SHARE: usize = 4;
