@@ -19,9 +19,13 @@ pub const SIGNATURES: u8 = 16;
 /// After this number of wrong signatures, no further signature is verified.
 pub const WRONG_SIGNATURES: u8 = 2;
 
-/// Maximum number of DNSKEY and DS questions that are asked: those for every label of a reverse
-/// name of IPv6, and a few more.
+/// Maximum number of DNSKEY and DS questions that a message needs: those for every label of a
+/// reverse name of IPv6, and a few more.
 pub const QUESTIONS: u8 = 40;
+
+/// Maximum number of DNSKEY and DS questions that are asked for an answer to a client: those that
+/// the answer needs, and those that their answers need in turn, such as the keys of eight zones.
+pub const QUESTIONS_OF_ANSWER: u8 = 64;
 
 /// Maximum number of these questions that are asked at once.
 pub(super) const QUESTIONS_AT_ONCE: usize = 4;

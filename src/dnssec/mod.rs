@@ -13,6 +13,7 @@
 //! - [`zones`]: the known zones, with their keys
 //! - [`validation`]: the validation of a message, in steps
 //! - [`limits`]: the limits of the validation of a message
+//! - [`work`]: the work for an answer to a client, with all questions of its validation
 
 pub mod anchors;
 pub mod clock;
@@ -26,6 +27,7 @@ pub mod signature;
 pub mod type_bitmap;
 pub mod validation;
 pub mod verify;
+pub mod work;
 pub mod zones;
 
 pub use key::{Dnskey, Ds};

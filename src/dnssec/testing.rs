@@ -168,3 +168,42 @@ pub(crate) fn wrong_signature(owner: &[u8], covered: Type, labels: u8, signer: &
     data.extend([7; 64]);
     record(owner, Type::RRSIG, &data)
 }
+
+/// Returns the NSEC record of an unsigned delegation at a name, and before it records whose zones
+/// would be children of the name.
+pub(crate) fn branching(costly: &Costly, name: &[u8], children: &[u8], time: u64) -> Vec<u8> {
+    let mut records = Vec::new();
+    for label in children {
+        let owner = [&[1, *label], name].concat();
+        let labels = label_count(&owner);
+        let labels = u8::try_from(labels).expect("the data of the test is valid");
+        let data = [&owner[..], &[0, 1, 0x40]].concat();
+        records.extend(record(&owner, Type::NSEC, &data));
+        records.extend(wrong_signature(&owner, Type::NSEC, 0, COSTLY));
+        records.extend(wrong_signature(&owner, Type::NSEC, labels, &owner));
+    }
+    let data = [name, &[0, 1, 0x20]].concat();
+    records.extend(costly.signed(name, Type::NSEC, &data, time));
+    let count = u8::try_from(3 * children.len() + 2).expect("the data of the test is valid");
+    message_with(name, Type::DS, [0, count], &records)
+}
+
+/// Returns the answers to the questions for DS of `n.costly` and of names below it, by name.
+pub(crate) fn branching_answers(costly: &Costly, time: u64) -> Vec<(String, Vec<u8>)> {
+    let mut names = vec!["n.costly".to_owned()];
+    let mut answers = Vec::new();
+    while let Some(name) = names.get(answers.len()).cloned() {
+        let labels = name.split('.').flat_map(|label| {
+            let len = u8::try_from(label.len()).expect("the data of the test is valid");
+            [&[len], label.as_bytes()].concat()
+        });
+        let wire: Vec<u8> = labels.chain([0]).collect();
+        let is_deepest = name.split('.').count() == 7;
+        let children: &[u8] = if is_deepest { &[] } else { b"abc" };
+        let message = branching(costly, &wire, children, time);
+        let label = |label: &u8| format!("{}.{name}", char::from(*label));
+        names.extend(children.iter().map(label));
+        answers.push((name, message));
+    }
+    answers
+}

@@ -427,13 +427,7 @@ impl Validation {
             None => false,
         };
         if record.is_none() || self.sets.iter().any(SignedSet::is_expanded) {
-            for place in 0..self.sets.len() {
-                let is_proof = self.sets[place].is_proof_from_above(&self.message, &name);
-                if is_proof {
-                    // A set that proves nothing does not make the answer insecure.
-                    self.check(place, cx)?;
-                }
-            }
+            self.check_proofs_from_above(&name, cx)?;
         }
         is_insecure |= self.check_expansions()?;
         if record.is_none() {
@@ -444,6 +438,21 @@ impl Validation {
         } else {
             SecurityStatus::Secure
         })
+    }
+
+    /// Checks the denials that zones above `name` sign. One that proves nothing does not make the
+    /// answer insecure.
+    fn check_proofs_from_above(&mut self, name: &[u8], cx: &mut Context<'_>) -> Progress<()> {
+        for place in 0..self.sets.len() {
+            let message = Message::parse(&self.message);
+            let is_proof = message.is_ok_and(|message| {
+                self.sets[place].is_proof_from_above(&message, name, cx.anchors)
+            });
+            if is_proof {
+                self.check(place, cx)?;
+            }
+        }
+        Ok(())
     }
 
     fn is_nxdomain(&self) -> bool {

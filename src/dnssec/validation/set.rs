@@ -13,6 +13,7 @@ use super::{
     Allowance, BOGUS, Context, DNSKEY_MISSING, Problem, Progress, RRSIGS_MISSING,
     SIGNATURE_EXPIRED, SIGNATURE_NOT_YET_VALID, SecurityStatus, ValidationStep,
 };
+use crate::dnssec::anchors::Anchors;
 use crate::dnssec::clock::{SignatureClock, Timeliness};
 use crate::dnssec::denial_cache::ProvenRecord;
 use crate::dnssec::signature::owner;
@@ -94,16 +95,23 @@ impl SignedSet {
     }
 
     /// Returns whether the set is an NSEC or NSEC3 record of the authority section that a zone
-    /// above `name` signs.
-    pub(super) fn is_proof_from_above(&self, message: &[u8], name: &[u8]) -> bool {
-        let is_above = |signer: &[u8]| {
+    /// above `name` signs: [`SignedSet::check`] needs the keys of that zone and nothing else.
+    pub(super) fn is_proof_from_above(
+        &self,
+        message: &Message<'_>,
+        name: &[u8],
+        anchors: &Anchors,
+    ) -> bool {
+        let is_proof = matches!(self.rr_type(), Some(Type::NSEC | Type::NSEC3));
+        if !is_proof || !self.is_authority() {
+            return false;
+        }
+        let is_above = |signature: &Rrsig<'_>| {
+            let signer = signature.signer;
             canonical::is_at_or_below(name, signer) && !signer.eq_ignore_ascii_case(name)
         };
-        let mut signatures = self.set.signatures.iter();
-        let first = signatures.find_map(|record| Rrsig::parse(record.data(message)).ok());
-        let is_signed_above = first.is_some_and(|signature| is_above(signature.signer));
-        let is_proof = matches!(self.rr_type(), Some(Type::NSEC | Type::NSEC3));
-        is_proof && self.is_authority() && is_signed_above
+        let signatures = self.trusted_signatures(message, anchors);
+        signatures.is_some_and(|signatures| signatures.first().is_some_and(is_above))
     }
 
     /// Returns whether the set has one record.
@@ -214,12 +222,10 @@ impl SignedSet {
         let Some(rr_type) = self.rr_type().filter(|_| is_unchecked) else {
             return Ok(&self.state);
         };
-        let Some(anchor) = cx.anchors.nearest(self.upper_name()) else {
+        let Some(signatures) = self.trusted_signatures(message, cx.anchors) else {
             self.state = SetState::Insecure;
             return Ok(&self.state);
         };
-        let mut signatures = self.usable_signatures(message);
-        signatures.retain(|signature| canonical::is_at_or_below(signature.signer, anchor));
         let Some(first) = signatures.first() else {
             self.state = self.judge_unsigned(rr_type, cx)?;
             return Ok(&self.state);
@@ -337,6 +343,19 @@ impl SignedSet {
     pub(super) fn upper_name(&self) -> &[u8] {
         let depth = usize::from(self.is_of_parent);
         suffixes(&self.owner).nth(depth).unwrap_or(&[0])
+    }
+
+    /// Returns the usable signatures of zones at or below the nearest trust anchor, or `None` if no
+    /// trust anchor covers the set. The first one decides which zone signs the set.
+    fn trusted_signatures<'m>(
+        &self,
+        message: &Message<'m>,
+        anchors: &Anchors,
+    ) -> Option<Vec<Rrsig<'m>>> {
+        let anchor = anchors.nearest(self.upper_name())?;
+        let mut signatures = self.usable_signatures(message);
+        signatures.retain(|signature| canonical::is_at_or_below(signature.signer, anchor));
+        Some(signatures)
     }
 
     /// Returns the signatures that may be of this set: those of a zone at or above its owner, and

@@ -12,6 +12,7 @@ use crate::config::TrustAnchor;
 use crate::dnssec::denial_cache::DenialCache;
 use crate::dnssec::signature::owner;
 use crate::dnssec::testing::Tree;
+use crate::dnssec::work::Work;
 use crate::wire::header::HEADER_LEN;
 use crate::wire::name::Name;
 
@@ -31,6 +32,8 @@ struct World {
     zones: KnownZones,
     denials: DenialCache,
     clock: SignatureClock,
+    /// The work for the answer that is being validated.
+    work: Work,
     /// The number of questions of the validator.
     asked: usize,
     /// The number of signatures that were verified.
@@ -56,6 +59,7 @@ impl World {
                 lower_bound: tree.time,
                 system: tree.time,
             },
+            work: Work::default(),
             asked: 0,
             signatures: 0,
         }
@@ -69,6 +73,9 @@ impl World {
     }
 
     fn verdict(&mut self, message: &[u8], subject: Subject) -> SecurityStatus {
+        if subject == Subject::Answer {
+            self.work = Work::default();
+        }
         let Ok(mut validation) = Validation::new(message.into(), subject) else {
             return SecurityStatus::Indeterminate(Problem::limit_reached(&[0], Type::ANY));
         };
@@ -109,6 +116,9 @@ impl World {
 
     /// Answers a question of the validator.
     fn ask(&mut self, need: Need, validation: &mut Validation) {
+        if !self.work.take_question() {
+            return validation.on_unanswered(need, None);
+        }
         self.asked += 1;
         let problem = Problem::limit_reached(&need.name, need.rr_type);
         let text = problem.to_string();

@@ -24,6 +24,7 @@ mod verdicts;
 pub use counters::DnssecCounters;
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::Proxy;
@@ -43,6 +44,7 @@ use crate::dnssec::denial_cache::{Denial, DenialCache};
 use crate::dnssec::validation::{
     Context, Need, SecurityStatus, Subject, Validation, ValidationStep,
 };
+use crate::dnssec::work::Work;
 use crate::dnssec::zones::{self, KnownZones, Problem, ZoneStatus};
 use crate::dnssec::{Dnskey, Ds};
 use crate::wire::name::{make_lowercase, suffixes};
@@ -100,6 +102,8 @@ struct OwnQuestion {
     need: Need,
     pool: PoolIndex,
     exchange: ExchangeKey,
+    /// The work for the answer that needed it first.
+    work: Rc<Work>,
     /// The exchanges whose answers wait for it.
     waiters: Vec<ExchangeKey>,
     /// The answer is in the known zones.
@@ -112,6 +116,8 @@ struct OwnQuestion {
 #[derive(Debug)]
 pub(super) struct Parked {
     validation: Validation,
+    /// The work for the answer to a client, or for the one that needs this answer.
+    work: Rc<Work>,
     source: AnswerSource,
     /// The exchange was in the queue for a link, for another attempt.
     was_waiting: bool,
@@ -372,8 +378,12 @@ impl Proxy {
         if only_logs {
             time_left = time_left.min(LOG_DELAY_MAX);
         }
+        let own = validator.questions.iter();
+        let mut own = own.filter(|own| own.exchange == key && subject != Subject::Answer);
+        let work = own.next().map(|own| Rc::clone(&own.work));
         exchange.parked = Some(Box::new(Parked {
             validation,
+            work: work.unwrap_or_default(),
             source,
             was_waiting: std::mem::take(&mut exchange.is_waiting),
             questions_until: cx.now + time_left,
@@ -449,9 +459,11 @@ impl Proxy {
 
     /// Asks for records that the answer of an exchange needs, or waits for the same question.
     fn ask_own_question(&mut self, waiter: ExchangeKey, need: Need, cx: &mut Cx<'_>) {
-        let exchange = &self.exchanges[waiter];
-        let parked = exchange.parked.as_ref();
-        let deadline = parked.map_or(exchange.deadline, |parked| parked.questions_until);
+        let exchange = &mut self.exchanges[waiter];
+        let Some(parked) = &mut exchange.parked else {
+            return;
+        };
+        let (deadline, work) = (parked.questions_until, Rc::clone(&parked.work));
         let pool = exchange.pool;
         let depth = match exchange.purpose {
             Purpose::Validation { depth } => depth + 1,
@@ -463,10 +475,10 @@ impl Proxy {
             return question.waiters.push(waiter);
         }
         let limits = &self.config.limits;
-        if depth >= limits.validation_depth || validator.questions.len() >= limits.validations {
-            if let Some(parked) = &mut self.exchanges[waiter].parked {
-                parked.validation.on_unanswered(need, None);
-            }
+        let has_room =
+            depth < limits.validation_depth && validator.questions.len() < limits.validations;
+        if !has_room || !work.take_question() {
+            parked.validation.on_unanswered(need, None);
             return self.followups.push(Followup::Validate(waiter));
         }
         self.counters.dnssec.count_question(need.rr_type);
@@ -479,6 +491,7 @@ impl Proxy {
             need,
             pool,
             exchange,
+            work,
             waiters: vec![waiter],
             is_learned: false,
             problem: None,
@@ -500,7 +513,10 @@ impl Proxy {
             let Some(parked) = exchange.and_then(|exchange| exchange.parked.as_mut()) else {
                 continue;
             };
-            if question.is_learned {
+            // Another answer may have work left, and asks again.
+            let may_ask_again =
+                question.work.is_exhausted() && !Rc::ptr_eq(&question.work, &parked.work);
+            if question.is_learned || may_ask_again {
                 parked.validation.on_answered(&question.need);
             } else {
                 let (need, problem) = (question.need.clone(), question.problem.clone());

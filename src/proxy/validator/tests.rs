@@ -4,6 +4,7 @@ mod denial_tests;
 mod log_mode_tests;
 mod trust_boundary_tests;
 mod upstream_fault_tests;
+mod work_limits_tests;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -29,6 +30,15 @@ fn key(name: &str, rr_type: Type) -> Vec<u8> {
     bytes.extend(rr_type.0.to_be_bytes());
     bytes.extend([0, 1]);
     bytes
+}
+
+/// Returns an address record as the answer to a question.
+fn address(name: &str) -> (Vec<u8>, Vec<u8>) {
+    let question = key(name, Type::A);
+    let mut message = vec![0, 0, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0];
+    message.extend(&question);
+    message.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x09");
+    (question, message)
 }
 
 /// A response to a client.
@@ -156,7 +166,7 @@ impl World {
             }
         };
         self.scene.ask(&query, transport);
-        for _ in 0..100 {
+        for _ in 0..5_000 {
             if let Some(response) = self.turn() {
                 return response;
             }

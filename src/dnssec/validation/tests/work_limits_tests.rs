@@ -1,7 +1,9 @@
 //! Answers of zones whose owners sign whatever costs much.
 
 use super::*;
-use crate::dnssec::testing::{COSTLY, Costly, message_with, record, wrong_signature};
+use crate::dnssec::testing::{
+    COSTLY, Costly, branching_answers, message_with, record, wrong_signature,
+};
 
 /// Adds an answer to a question of the validator.
 fn add(world: &mut World, name: &str, rr_type: &str, message: Vec<u8>) {
@@ -59,4 +61,56 @@ fn zone_that_has_no_room_in_the_table_is_asked_for_only_a_few_times() {
     let verdict = world.verdict(&forged, Subject::Answer);
     assert_eq!(word(&verdict), "servfail", "{verdict:?}");
     assert!(world.asked <= 4, "{} questions", world.asked);
+}
+
+#[test]
+fn delegation_needs_only_records_of_zones_above_it() {
+    let name = b"\x03www\x05nsec3\x04tld1\0";
+    let owner = b"\x01x\x03www\x05nsec3\x04tld1\0";
+    // The first signature cannot be one of the record, and lets it pass as a proof from above.
+    let first = wrong_signature(owner, Type::NSEC, 0, b"\x04tld1\0");
+    let second = wrong_signature(owner, Type::NSEC, 4, owner);
+    let alone = wrong_signature(owner, Type::NSEC, 9, b"\x04tld1\0");
+    for signatures in [vec![first, second], vec![alone]] {
+        let mut world = World::new();
+        let count = u8::try_from(signatures.len() + 1).expect("the data of the test is valid");
+        let proof = record(owner, Type::NSEC, &[&owner[..], &[0, 1, 0x40]].concat());
+        let records = [proof, signatures.concat()].concat();
+        let forged = message_with(name, Type::DS, [0, count], &records);
+        let mut validation = Validation::new(forged.into(), Subject::Delegation)
+            .expect("the data of the test is valid");
+        for _ in 0..20 {
+            let step = validation.step(&mut Context {
+                zones: &mut world.zones,
+                anchors: &world.anchors,
+                clock: world.clock,
+                now: Instant::default(),
+            });
+            let ValidationStep::Need(needs) = step else {
+                break;
+            };
+            for need in needs {
+                let is_above = name.ends_with(&need.name) && *need.name != *name;
+                assert!(is_above, "{count} records: {need:?}");
+                world.ask(need, &mut validation);
+            }
+        }
+    }
+}
+
+#[test]
+fn number_of_all_questions_of_an_answer_is_bounded() {
+    let mut world = World::new();
+    let (costly, time) = (Costly::new(), world.clock.system);
+    world.anchors = costly.anchors();
+    add(&mut world, "costly", "DNSKEY", costly.keys(time));
+    for (name, message) in branching_answers(&costly, time) {
+        add(&mut world, &name, "DS", message);
+    }
+    let name = [b"\x01n", COSTLY].concat();
+    let forged = message_with(&name, Type::A, [1, 0], &record(&name, Type::A, &[6; 4]));
+    let verdict = world.verdict(&forged, Subject::Answer);
+    assert_eq!(word(&verdict), "insecure", "{verdict:?}");
+    let limit = usize::from(limits::QUESTIONS_OF_ANSWER);
+    assert!(world.asked <= limit, "{} questions", world.asked);
 }

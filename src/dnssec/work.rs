@@ -1,0 +1,39 @@
+//! The work for the validation of one answer to a client, with all questions of its own.
+
+use std::cell::Cell;
+
+use super::limits;
+
+/// The rest of the limits of an answer to a client. The answers to the questions of its validation
+/// share them, however deep they are.
+#[derive(Debug)]
+pub struct Work {
+    questions_left: Cell<u8>,
+    /// A limit was reached.
+    is_exhausted: Cell<bool>,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self {
+            questions_left: Cell::new(limits::QUESTIONS_OF_ANSWER),
+            is_exhausted: Cell::new(false),
+        }
+    }
+}
+
+impl Work {
+    /// Takes a question of its own. Returns `false` if the limit is reached.
+    pub fn take_question(&self) -> bool {
+        let left = self.questions_left.get().checked_sub(1);
+        self.is_exhausted
+            .set(self.is_exhausted.get() || left.is_none());
+        self.questions_left.set(left.unwrap_or(0));
+        left.is_some()
+    }
+
+    /// Returns whether a limit was reached.
+    pub fn is_exhausted(&self) -> bool {
+        self.is_exhausted.get()
+    }
+}
