@@ -14,6 +14,7 @@ use dotproxy::dnssec::anchors::Anchors;
 use dotproxy::dnssec::clock::SignatureClock;
 use dotproxy::dnssec::limits;
 use dotproxy::dnssec::validation::{Context, SecurityStatus, Subject, Validation, ValidationStep};
+use dotproxy::dnssec::work::Work;
 use dotproxy::dnssec::zones::{KnownZones, ZoneStatus};
 use dotproxy::wire::Message;
 use dotproxy::wire::name::suffixes;
@@ -54,6 +55,7 @@ fuzz_target!(|input: &[u8]| {
         let Ok(mut validation) = Validation::new(reply.into(), subject) else {
             continue;
         };
+        let work = Work::default();
         let (mut signatures, mut right, mut questions) = (0, 0, 0);
         loop {
             let step = validation.step(&mut Context {
@@ -61,6 +63,7 @@ fuzz_target!(|input: &[u8]| {
                 anchors: &anchors,
                 clock: SignatureClock::default(),
                 now: Instant::default(),
+                work: &work,
             });
             match step {
                 ValidationStep::Yield { is_right, .. } => {

@@ -68,6 +68,11 @@ impl<'a> Dnskey<'a> {
         verify::verify(self.algorithm, self.public_key, signed, signature)
     }
 
+    /// Returns the cost of one verification, in units of an RSA-2048 verification.
+    pub fn cost(&self) -> u32 {
+        verify::cost(self.algorithm, self.public_key)
+    }
+
     /// Returns the tag of the key (RFC 4034, appendix B). Several keys may have the same tag.
     pub fn tag(&self) -> u16 {
         let words = self.data.chunks(2);

@@ -108,6 +108,24 @@ impl Costly {
         message_with(COSTLY, Type::DNSKEY, [2, 0], &keys)
     }
 
+    /// Returns an NSEC record that proves that the ancestors of a name exist, with its signature.
+    pub(crate) fn proof(&self, deepest: &[u8], time: u64) -> Vec<u8> {
+        let last = [&b"\x01z"[..], deepest, COSTLY].concat();
+        let data = [&last[..], &[0, 1, 0x40]].concat();
+        self.signed(COSTLY, Type::NSEC, &data, time)
+    }
+
+    /// Returns 15 NSEC records that prove nothing, with their signatures.
+    pub(crate) fn useless_proofs(&self, time: u64) -> Vec<u8> {
+        let mut proofs = Vec::new();
+        for byte in b'0'..b'0' + 15 {
+            let owner = [&[1, byte], COSTLY].concat();
+            let data = [&owner[..], &[0, 1, 0x40]].concat();
+            proofs.extend(self.signed(&owner, Type::NSEC, &data, time));
+        }
+        proofs
+    }
+
     /// Returns a record and its signature.
     pub(crate) fn signed(&self, owner: &[u8], rr_type: Type, data: &[u8], time: u64) -> Vec<u8> {
         let time = u32::try_from(time).expect("the data of the test is valid");

@@ -68,13 +68,18 @@ pub fn sha1(bytes: &[u8]) -> [u8; SHA1_LEN] {
     hash
 }
 
-/// Returns the cost of one verification, in units of an RSA-2048 verification (20 µs on x86-64).
-pub fn cost(algorithm: u8) -> u32 {
+/// Returns the cost of one verification, in units of an RSA-2048 verification with the usual
+/// exponent 65,537 (20 µs on x86-64).
+pub fn cost(algorithm: u8, public_key: &[u8]) -> u32 {
     match algorithm {
         ECDSA_P256 => 3,
-        ECDSA_P384 => 30,
+        ECDSA_P384 => 40,
         ED_25519 => 2,
-        _ => 1,
+        _ => rsa_parts(public_key).map_or(1, |(exponent, modulus)| {
+            let of_modulus = if modulus.len() > 256 { 4 } else { 1 };
+            let of_exponent = if exponent.len() > 3 { 4 } else { 1 };
+            of_modulus * of_exponent
+        }),
     }
 }
 

@@ -270,6 +270,12 @@ impl<'a> Denials<'a> {
         })
     }
 
+    /// Returns the cost of the hashes until now, in units of an RSA-2048 verification.
+    pub(super) fn cost(&self) -> u32 {
+        let rounds = limits::NSEC3_HASH_ROUNDS - self.hash_rounds_left;
+        u32::try_from(rounds / limits::HASH_ROUNDS_OF_COST).unwrap_or(u32::MAX)
+    }
+
     /// Searches for a proof by NSEC3 records, if there are any.
     fn with_nsec3(&mut self, search: impl FnOnce(&mut Self) -> Result<Proof, Proof>) -> Proof {
         match self.parameters {

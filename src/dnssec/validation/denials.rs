@@ -11,6 +11,7 @@ use super::{
     ValidationStep,
 };
 use crate::dnssec::denial::{Denials, Proof};
+use crate::dnssec::work::Work;
 use crate::dnssec::zones::ZoneStatus;
 
 /// Returns the zones whose NSEC or NSEC3 records were verified.
@@ -47,6 +48,15 @@ fn denials_of<'a>(message: &'a [u8], sets: &'a [SignedSet], zone: &'a [u8]) -> D
     denials
 }
 
+/// Returns a proof, unless the hashes that it took cost more than the work that is left.
+fn within(cx: &Context<'_>, denials: &Denials<'_>, proof: Proof) -> Proof {
+    if cx.work.take_cost(denials.cost()) {
+        proof
+    } else {
+        Proof::TooCostly
+    }
+}
+
 /// Returns the nearest zone at or above a name that proves something. DS is of the zone above.
 pub(super) fn nearest_zone<'a>(
     sets: &'a [SignedSet],
@@ -58,22 +68,10 @@ pub(super) fn nearest_zone<'a>(
     above.max_by_key(|zone| label_count(zone))
 }
 
-/// Returns what an answer without DS says of a name: no zone starts there, or one that is not
-/// signed.
-pub(super) fn deny_delegation(message: &[u8], sets: &[SignedSet], name: &[u8]) -> ZoneStatus {
-    let Some(zone) = nearest_zone(sets, name, true) else {
-        return ZoneStatus::NotDelegated;
-    };
-    match denials_of(message, sets, zone).denies_signed_delegation(name) {
-        Proof::Secure | Proof::Insecure => ZoneStatus::Insecure,
-        Proof::Missing | Proof::TooCostly => ZoneStatus::NotDelegated,
-    }
-}
-
 impl Validation {
     /// Checks that each name for which a wildcard was expanded does not exist (RFC 4035, section
     /// 5.3.4). Returns whether a proof is insecure.
-    pub(super) fn check_expansions(&self) -> Progress<bool> {
+    pub(super) fn check_expansions(&self, cx: &Context<'_>) -> Progress<bool> {
         let mut is_insecure = false;
         for set in &self.sets {
             let SetState::Secure {
@@ -88,7 +86,8 @@ impl Validation {
                 continue;
             }
             let mut denials = denials_of(&self.message, &self.sets, zone);
-            match denials.denies_expanded(&set.owner, *labels) {
+            let proof = denials.denies_expanded(&set.owner, *labels);
+            match within(cx, &denials, proof) {
                 Proof::Secure => {}
                 Proof::Insecure => is_insecure = true,
                 Proof::TooCostly => return Err(ValidationStep::Done(self.limit_reached())),
@@ -104,6 +103,42 @@ impl Validation {
         Ok(is_insecure)
     }
 
+    /// Returns what an answer without DS says of a name: no zone starts there, or one that is not
+    /// signed.
+    pub(super) fn deny_delegation(&self, name: &[u8], work: &Work) -> ZoneStatus {
+        let Some(zone) = nearest_zone(&self.sets, name, true) else {
+            return ZoneStatus::NotDelegated;
+        };
+        let mut denials = denials_of(&self.message, &self.sets, zone);
+        let proof = denials.denies_signed_delegation(name);
+        // The verdict is known: only later answers lack what this takes.
+        work.take_cost(denials.cost());
+        match proof {
+            Proof::Secure | Proof::Insecure => ZoneStatus::Insecure,
+            Proof::Missing | Proof::TooCostly => ZoneStatus::NotDelegated,
+        }
+    }
+
+    /// Returns whether the verified records deny a name, or a type if the response code says so.
+    pub(super) fn denial(&self, name: &[u8], rr_type: Type, cx: &Context<'_>) -> Proof {
+        let is_ds = rr_type == Type::DS;
+        let upper = suffixes(name).nth(usize::from(is_ds)).unwrap_or(&[0]);
+        let anchor = cx.anchors.nearest(upper);
+        let is_trusted = |zone: &&[u8]| anchor.is_some_and(|anchor| is_at_or_below(zone, anchor));
+        let Some(zone) = nearest_zone(&self.sets, name, is_ds).filter(is_trusted) else {
+            return Proof::Missing;
+        };
+        let mut denials = denials_of(&self.message, &self.sets, zone);
+        let proof = if !self.is_nxdomain() {
+            denials.denies_type(name, rr_type)
+        } else if denials.has_compact_denial(name) {
+            Proof::Secure
+        } else {
+            denials.denies_name(name)
+        };
+        within(cx, &denials, proof)
+    }
+
     /// Checks that the last name of the aliases does not exist, or has no records of the type.
     /// Returns whether that is insecure.
     pub(super) fn check_denial(
@@ -113,23 +148,7 @@ impl Validation {
         cx: &mut Context<'_>,
     ) -> Progress<bool> {
         let is_ds = rr_type == Type::DS;
-        let upper = suffixes(name).nth(usize::from(is_ds)).unwrap_or(&[0]);
-        let anchor = cx.anchors.nearest(upper);
-        let is_trusted = |zone: &&[u8]| anchor.is_some_and(|anchor| is_at_or_below(zone, anchor));
-        let proof = match nearest_zone(&self.sets, name, is_ds).filter(is_trusted) {
-            Some(zone) => {
-                let mut denials = denials_of(&self.message, &self.sets, zone);
-                if !self.is_nxdomain() {
-                    denials.denies_type(name, rr_type)
-                } else if denials.has_compact_denial(name) {
-                    Proof::Secure
-                } else {
-                    denials.denies_name(name)
-                }
-            }
-            None => Proof::Missing,
-        };
-        match proof {
+        match self.denial(name, rr_type, cx) {
             Proof::Secure => Ok(false),
             Proof::Insecure => Ok(true),
             Proof::TooCostly => Err(ValidationStep::Done(self.limit_reached())),

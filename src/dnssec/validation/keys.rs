@@ -7,7 +7,6 @@ use crate::wire::Message;
 use crate::wire::edns::ExtendedErrorCode;
 use crate::wire::question::Type;
 
-use super::set::SetState;
 use super::signing_status::needs;
 use super::{
     BOGUS, Context, DNSKEY_MISSING, INDETERMINATE, Problem, Progress, RRSIGS_MISSING,
@@ -86,9 +85,9 @@ impl Validation {
         if !set.has_signatures() {
             return bogus(RRSIGS_MISSING);
         }
-        if matches!(set.state, SetState::Unchecked { .. }) {
-            let code =
-                set.verify_next(&message, (zone, &supported), &mut self.allowance, cx.clock)?;
+        if set.is_unchecked() {
+            let limits = (&mut self.allowance, cx.work);
+            let code = set.verify_next(&message, (zone, &supported), limits, cx.clock)?;
             return bogus(code);
         }
         let trusted: Box<[Box<[u8]>]> = keys

@@ -1,7 +1,7 @@
 //! What a validated message says of the zone in its question.
 
-use super::denials::deny_delegation;
 use super::{DNSKEY_MISSING, Problem, SecurityStatus, Subject, Validation};
+use crate::dnssec::work::Work;
 use crate::dnssec::zones::{LIFETIME_MIN, ZoneStatus};
 use crate::dnssec::{Ds, limits};
 use crate::wire::question::Type;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 impl Validation {
     /// Records what the message says of the zone in its question.
-    pub(super) fn learn(&mut self, verdict: &SecurityStatus) {
+    pub(super) fn learn(&mut self, verdict: &SecurityStatus, work: &Work) {
         match (self.subject, verdict) {
             // The check of keys sets what it learns: an insecure verdict also follows from a zone
             // above, and then says nothing of this name.
@@ -19,18 +19,18 @@ impl Validation {
             (_, SecurityStatus::Bogus(problem)) => {
                 self.learned = Some((ZoneStatus::Bogus(problem.clone()), LIFETIME_MIN));
             }
-            (Subject::Delegation, _) => self.learned = self.delegation(verdict),
+            (Subject::Delegation, _) => self.learned = self.delegation(verdict, work),
         }
     }
 
     /// Returns what an answer to a question for DS says of the zone.
-    fn delegation(&self, verdict: &SecurityStatus) -> Option<(ZoneStatus, Duration)> {
+    fn delegation(&self, verdict: &SecurityStatus, work: &Work) -> Option<(ZoneStatus, Duration)> {
         let (name, _) = self.question();
         let status = match verdict {
             SecurityStatus::Bogus(_) | SecurityStatus::Indeterminate(_) => return None,
             // Otherwise the verdict follows from a zone above, whose status is known.
             SecurityStatus::Insecure => {
-                let denied = deny_delegation(&self.message, &self.sets, &name);
+                let denied = self.deny_delegation(&name, work);
                 Some(denied).filter(|status| *status == ZoneStatus::Insecure)?
             }
             SecurityStatus::Secure => {
@@ -40,7 +40,7 @@ impl Validation {
                         ZoneStatus::NotDelegated
                     }
                     Some(set) => supported_ds(&name, &set.data(&self.message)),
-                    None => deny_delegation(&self.message, &self.sets, &name),
+                    None => self.deny_delegation(&name, work),
                 }
             }
         };

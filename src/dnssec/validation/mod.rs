@@ -36,8 +36,10 @@ use crate::wire::{Malformed, Message, Rcode};
 use super::RrSet;
 use super::anchors::Anchors;
 use super::clock::SignatureClock;
+use super::denial::Proof;
 use super::denial_cache::ProvenRecord;
 use super::limits;
+use super::work::Work;
 use super::zones::{KnownZones, Problem, ZoneStatus};
 use denials::nearest_zone;
 use set::{SetState, SignedSet};
@@ -162,6 +164,8 @@ pub struct Context<'a> {
     pub clock: SignatureClock,
     /// The time by which lifetimes are judged.
     pub now: Instant,
+    /// The work for the answer to a client that needs this validation.
+    pub work: &'a Work,
 }
 
 /// The rest of the limits of one message.
@@ -206,7 +210,10 @@ impl Validation {
             subject,
             sets,
             allowance: Allowance {
-                signatures: limits::SIGNATURES,
+                signatures: match subject {
+                    Subject::Answer => limits::SIGNATURES,
+                    Subject::Delegation | Subject::Keys => limits::SIGNATURES_OF_QUESTION,
+                },
                 wrong_signatures: limits::WRONG_SIGNATURES,
                 questions: limits::QUESTIONS,
             },
@@ -234,7 +241,7 @@ impl Validation {
             Err(step) => step,
         };
         if let ValidationStep::Done(verdict) = &step {
-            self.learn(verdict);
+            self.learn(verdict, cx.work);
         }
         step
     }
@@ -396,7 +403,7 @@ impl Validation {
                 }
             }
         }
-        is_insecure |= self.check_expansions()?;
+        is_insecure |= self.check_expansions(cx)?;
         if !is_positive {
             is_insecure |= self.check_denial(&path.target, rr_type, cx)?;
         }
@@ -429,7 +436,7 @@ impl Validation {
         if record.is_none() || self.sets.iter().any(SignedSet::is_expanded) {
             self.check_proofs_from_above(&name, cx)?;
         }
-        is_insecure |= self.check_expansions()?;
+        is_insecure |= self.check_expansions(cx)?;
         if record.is_none() {
             is_insecure |= self.check_denial(&name, Type::DS, cx)?;
         }
@@ -440,17 +447,24 @@ impl Validation {
         })
     }
 
-    /// Checks the denials that zones above `name` sign. One that proves nothing does not make the
-    /// answer insecure.
+    /// Checks the denials that zones above `name` sign, until they deny its DS records. One that
+    /// proves nothing does not make the answer insecure.
     fn check_proofs_from_above(&mut self, name: &[u8], cx: &mut Context<'_>) -> Progress<()> {
         for place in 0..self.sets.len() {
             let message = Message::parse(&self.message);
             let is_proof = message.is_ok_and(|message| {
                 self.sets[place].is_proof_from_above(&message, name, cx.anchors)
             });
-            if is_proof {
-                self.check(place, cx)?;
+            if !is_proof {
+                continue;
             }
+            if self.sets[place].is_unchecked()
+                && self.denial(name, Type::DS, cx) == Proof::Secure
+                && !self.sets.iter().any(SignedSet::is_expanded)
+            {
+                break;
+            }
+            self.check(place, cx)?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::dnssec::anchors::Anchors;
 use crate::dnssec::clock::{SignatureClock, Timeliness};
 use crate::dnssec::denial_cache::ProvenRecord;
 use crate::dnssec::signature::owner;
-use crate::dnssec::verify;
+use crate::dnssec::work::Work;
 use crate::dnssec::{Dnskey, RrSet, Rrsig};
 
 /// Maximum number of keys with the same tag that are tried for one signature.
@@ -112,6 +112,11 @@ impl SignedSet {
         };
         let signatures = self.trusted_signatures(message, anchors);
         signatures.is_some_and(|signatures| signatures.first().is_some_and(is_above))
+    }
+
+    /// Returns whether the set has no verdict yet.
+    pub(super) fn is_unchecked(&self) -> bool {
+        matches!(self.state, SetState::Unchecked { .. })
     }
 
     /// Returns whether the set has one record.
@@ -218,8 +223,7 @@ impl SignedSet {
         cx: &mut Context<'_>,
     ) -> Progress<&SetState> {
         // Signatures alone prove nothing and harm nothing.
-        let is_unchecked = matches!(self.state, SetState::Unchecked { .. });
-        let Some(rr_type) = self.rr_type().filter(|_| is_unchecked) else {
+        let Some(rr_type) = self.rr_type().filter(|_| self.is_unchecked()) else {
             return Ok(&self.state);
         };
         let Some(signatures) = self.trusted_signatures(message, cx.anchors) else {
@@ -232,7 +236,7 @@ impl SignedSet {
         };
         let mut zone: Box<[u8]> = first.signer.into();
         make_lowercase(&mut zone);
-        let clock = cx.clock;
+        let (clock, work) = (cx.clock, cx.work);
         self.state = match keys_of(&zone, cx)? {
             ZoneTrust::Insecure => SetState::Insecure,
             ZoneTrust::Bogus(problem) => SetState::Bogus(problem.clone()),
@@ -240,7 +244,8 @@ impl SignedSet {
             ZoneTrust::Secure(keys) => {
                 let parsed = keys.iter().filter_map(|data| Dnskey::parse(data).ok());
                 let keys: Vec<Dnskey<'_>> = parsed.collect();
-                let code = self.verify_next(message, (&zone, &keys), allowance, clock)?;
+                let trust = (&*zone, &keys[..]);
+                let code = self.verify_next(message, trust, (allowance, work), clock)?;
                 self.bogus(code, rr_type)
             }
         };
@@ -253,7 +258,7 @@ impl SignedSet {
         &mut self,
         message: &Message<'_>,
         (zone, keys): (&[u8], &[Dnskey<'_>]),
-        allowance: &mut Allowance,
+        limits: (&mut Allowance, &Work),
         clock: SignatureClock,
     ) -> Progress<ExtendedErrorCode> {
         let SetState::Unchecked { tried } = self.state else {
@@ -262,7 +267,7 @@ impl SignedSet {
         let mut signatures = self.usable_signatures(message);
         signatures.retain(|signature| signature.signer.eq_ignore_ascii_case(zone));
         match pairs(&signatures, keys, clock).nth(tried) {
-            Some(pair) => Err(self.verify(message, &pair, zone, allowance)),
+            Some(pair) => Err(self.verify(message, &pair, zone, limits)),
             None => Ok(reason(&signatures, clock, tried)),
         }
     }
@@ -273,7 +278,7 @@ impl SignedSet {
         message: &Message<'_>,
         pair: &Pair<'_>,
         zone: &[u8],
-        allowance: &mut Allowance,
+        (allowance, work): (&mut Allowance, &Work),
     ) -> ValidationStep {
         let rr_type = self.rr_type().unwrap_or(Type::ANY);
         let problem = |code| Problem {
@@ -281,7 +286,9 @@ impl SignedSet {
             name: self.owner.clone(),
             rr_type,
         };
-        let Some(left) = allowance.signatures.checked_sub(1) else {
+        let cost = pair.key.cost();
+        let left = allowance.signatures.checked_sub(1);
+        let Some(left) = left.filter(|_| work.take_cost(cost)) else {
             return ValidationStep::Done(SecurityStatus::Indeterminate(problem(
                 super::INDETERMINATE,
             )));
@@ -314,10 +321,7 @@ impl SignedSet {
                 *tried += 1;
             }
         }
-        ValidationStep::Yield {
-            cost: verify::cost(pair.key.algorithm),
-            is_right,
-        }
+        ValidationStep::Yield { cost, is_right }
     }
 
     /// Judges a set without a signature that counts: it is bogus unless it is in an insecure zone.

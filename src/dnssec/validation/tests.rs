@@ -85,6 +85,7 @@ impl World {
                 anchors: &self.anchors,
                 clock: self.clock,
                 now: Instant::default(),
+                work: &self.work,
             });
             match step {
                 ValidationStep::Yield { cost, .. } => {

@@ -417,11 +417,15 @@ impl Proxy {
                 }
                 return validator.runnable.push_back(key);
             }
-            let step = parked.validation.step(&mut Context {
+            let Parked {
+                validation, work, ..
+            } = &mut **parked;
+            let step = validation.step(&mut Context {
                 zones: &mut validator.zones,
                 anchors: &validator.anchors,
                 clock: validator.clock,
                 now: cx.now,
+                work,
             });
             match step {
                 ValidationStep::Yield { cost, is_right } => {

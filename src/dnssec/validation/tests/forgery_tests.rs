@@ -243,6 +243,7 @@ fn unverified_records_have_no_effect_on_a_lifetime() {
                 anchors: &world.anchors,
                 clock: world.clock,
                 now: Instant::default(),
+                work: &world.work,
             }),
             ValidationStep::Done(_)
         ) {}
@@ -338,6 +339,7 @@ fn response(world: &mut World, message: &[u8]) -> Vec<u8> {
             anchors: &world.anchors,
             clock: world.clock,
             now: Instant::default(),
+            work: &world.work,
         });
         match step {
             ValidationStep::Yield { .. } => {}

@@ -85,6 +85,7 @@ fn delegation_needs_only_records_of_zones_above_it() {
                 anchors: &world.anchors,
                 clock: world.clock,
                 now: Instant::default(),
+                work: &world.work,
             });
             let ValidationStep::Need(needs) = step else {
                 break;
@@ -113,4 +114,70 @@ fn number_of_all_questions_of_an_answer_is_bounded() {
     assert_eq!(word(&verdict), "insecure", "{verdict:?}");
     let limit = usize::from(limits::QUESTIONS_OF_ANSWER);
     assert!(world.asked <= limit, "{} questions", world.asked);
+}
+
+/// The longest name of the tests has as many labels below the costly zone.
+const DEPTH: usize = 37;
+
+/// Adds the denials of DS for the names between the costly zone and one that is `depth` labels
+/// below it, each with these records, and returns a forged answer for that name.
+fn deep_answer(world: &mut World, depth: usize, proofs: &[u8], count: u8) -> Vec<u8> {
+    for depth in 1..=depth {
+        let name = [&b"\x01a".repeat(depth)[..], COSTLY].concat();
+        let message = message_with(&name, Type::DS, [0, count], proofs);
+        add(world, &("a.".repeat(depth) + "costly"), "DS", message);
+    }
+    let name = [&b"\x01a".repeat(depth)[..], COSTLY].concat();
+    message_with(&name, Type::A, [1, 0], &record(&name, Type::A, &[6; 4]))
+}
+
+#[test]
+fn work_for_all_questions_of_an_answer_is_bounded() {
+    let (costly, time) = (Costly::new(), World::new().clock.system);
+    // The names between the zone and the name in the question have no records, which one NSEC
+    // record proves. Others are of no use, and their signatures are right.
+    let proof = costly.proof(&b"\x01a".repeat(DEPTH), time);
+    let useless = costly.useless_proofs(time);
+    for proofs in [
+        [&proof[..], &useless].concat(),
+        [useless, proof.clone()].concat(),
+    ] {
+        let mut world = World::new();
+        world.anchors = costly.anchors();
+        add(&mut world, "costly", "DNSKEY", costly.keys(time));
+        let forged = deep_answer(&mut world, DEPTH, &proofs, 32);
+        let verdict = world.verdict(&forged, Subject::Answer);
+        assert_eq!(word(&verdict), "servfail", "{verdict:?}");
+        let (asked, signatures) = (world.asked, world.signatures);
+        assert!(signatures <= 25, "{signatures} signatures");
+        assert!(asked <= 40, "{asked} questions");
+    }
+}
+
+#[test]
+fn unsigned_zone_far_below_a_costly_one_is_insecure() {
+    let mut world = World::new();
+    let (costly, time) = (Costly::new(), world.clock.system);
+    world.anchors = costly.anchors();
+    add(&mut world, "costly", "DNSKEY", costly.keys(time));
+    let useless = costly.useless_proofs(time);
+    let proof = costly.proof(&b"\x01a".repeat(20), time);
+    // The useless records come last and are not verified.
+    let message = deep_answer(&mut world, 20, &[proof, useless].concat(), 32);
+    let name = [&b"\x01a".repeat(20)[..], COSTLY].concat();
+    let data = [&name[..], &[0, 1, 0x20]].concat();
+    let proof = costly.signed(&name, Type::NSEC, &data, time);
+    let denial = message_with(&name, Type::DS, [0, 2], &proof);
+    add(&mut world, &("a.".repeat(20) + "costly"), "DS", denial);
+    let verdict = world.verdict(&message, Subject::Answer);
+    assert_eq!(word(&verdict), "insecure", "{verdict:?}");
+}
+
+#[test]
+fn chain_of_40_zones_is_within_the_limits() {
+    for (algorithm, key_len) in [(8, 260), (8, 516), (13, 64), (15, 32)] {
+        let key = [&[3, 1, 0, 1][..], &vec![0xff; key_len - 4]].concat();
+        let cost = crate::dnssec::verify::cost(algorithm, &key);
+        assert!(80 * cost < limits::COST_OF_ANSWER, "{algorithm}");
+    }
 }
