@@ -66,19 +66,30 @@ impl Anchors {
     /// anchor. The chain of trust of the name starts there: signatures and denials of the zones
     /// above it do not count.
     pub fn nearest<'n>(&self, name: &'n [u8]) -> Option<&'n [u8]> {
+        let (zone, is_trusted) = self.nearest_of_both(name)?;
+        is_trusted.then_some(zone)
+    }
+
+    /// Returns the length of the nearest anchor at or above an uncompressed name, positive or
+    /// negative. Names at and below one name are below the same anchor if its length is the same.
+    pub fn depth(&self, name: &[u8]) -> Option<usize> {
+        let (zone, _) = self.nearest_of_both(name)?;
+        Some(zone.len())
+    }
+
+    /// Returns the zone of the nearest anchor at or above an uncompressed name, and whether it is a
+    /// trust anchor. At the same name, the negative trust anchor counts.
+    fn nearest_of_both<'n>(&self, name: &'n [u8]) -> Option<(&'n [u8], bool)> {
         let is_negative = |suffix: &[u8]| {
             let mut negative = self.negative.iter();
             negative.any(|anchor| anchor.as_bytes().eq_ignore_ascii_case(suffix))
         };
-        for suffix in suffixes(name) {
+        suffixes(name).find_map(|suffix| {
             if is_negative(suffix) {
-                return None;
+                return Some((suffix, false));
             }
-            if self.of_zone(suffix).is_some() {
-                return Some(suffix);
-            }
-        }
-        None
+            self.of_zone(suffix).map(|_| (suffix, true))
+        })
     }
 }
 

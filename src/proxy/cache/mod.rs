@@ -37,6 +37,7 @@ use crate::base::random::SEED_LEN;
 use crate::base::time::Instant;
 use crate::config::{CacheSettings, Timeouts};
 use crate::wire::edns::{self, ExtendedError, ExtendedErrorCode};
+use crate::wire::question::Type;
 use crate::wire::response::{Asked, CUT_LOOKAHEAD_LEN, end_answer, end_cut_answer, start_answer};
 use crate::wire::{Flags, Message, Question, Rcode, byte_ops, name};
 
@@ -250,7 +251,11 @@ impl Cache {
         if recall.is_final() {
             return recall;
         }
-        let denial = self.store.find(CacheKey::of_denial(question, lookup));
+        // The denial of the name may be by a zone that starts there, and DS is of the zone above.
+        let denial = match question.rr_type() {
+            Type::DS => None,
+            _ => self.store.find(CacheKey::of_denial(question, lookup)),
+        };
         // If both entries exist, the denial of the name is newer: an answer to the question removes
         // the denial.
         let stale = match self.recall_at(denial, now) {

@@ -89,7 +89,11 @@ pub(super) fn policy_for(
         let soa_ttl = soa.ttl(bytes).min(minimum(soa.data(bytes))?);
         let ttl = ttl.unwrap_or(soa_ttl).min(soa_ttl);
         let lifetime = policy.clamp_negative_ttl(ttl, seconds(settings.negative_ttl_max));
-        let is_of_name = rcode == Rcode::NXDOMAIN && answer.header().answers == 0;
+        // A denial of DS is by the zone above, and says nothing of the zone that may start at the
+        // name (RFC 4035, section 3.1.4.1).
+        let is_of_name = rcode == Rcode::NXDOMAIN
+            && answer.header().answers == 0
+            && question.rr_type() != Type::DS;
         CachePolicy {
             lifetime,
             extent: match is_of_name {
@@ -356,6 +360,12 @@ mod tests {
         // The target of the alias is denied, not the name.
         let alias = nothing.with(&[(CNAME, 60)]).flagged(Flags::AD);
         assert_eq!(extent(alias), Some(Extent::Question));
+        // The zone above denies DS, not the zone that may start at the name.
+        let ds = Answer::new("a.example", 43)
+            .says(Rcode::NXDOMAIN)
+            .with_soa(60, 60);
+        assert_eq!(extent(ds.clone()), Some(Extent::Question));
+        assert_eq!(extent(ds.flagged(Flags::AD)), Some(Extent::Question));
     }
 
     #[test]

@@ -186,9 +186,16 @@ impl Proxy {
         if own_pool.is_none() && self.answer_locally(request.client, request.asked, question, cx) {
             return;
         }
-        let routes = &self.routes;
-        // The NXDOMAIN of an ancestor holds only if the same upstreams are asked for both names.
-        let is_alike = |name: &[u8]| routes.own(name) == own_pool;
+        let (routes, validator) = (&self.routes, &self.validator);
+        // The NXDOMAIN of an ancestor holds only if the same upstreams are asked for both names,
+        // and the same trust anchor is above both.
+        let is_alike = |name: &[u8]| {
+            let has_same_anchor = || match validator {
+                Some(validator) => validator.has_same_anchor(name, question.name()),
+                None => true,
+            };
+            routes.own(name) == own_pool && has_same_anchor()
+        };
         let denial = request
             .lookup
             .and_then(|lookup| self.cache.denial_above(question, lookup, cx.now, is_alike));

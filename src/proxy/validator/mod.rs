@@ -199,6 +199,12 @@ impl Validator {
         !is_for_log || exchange.wants_proof()
     }
 
+    /// Returns whether the nearest anchor, positive or negative, of a name is also that of a name
+    /// below it.
+    pub(super) fn has_same_anchor(&self, above: &[u8], name: &[u8]) -> bool {
+        self.anchors.depth(above) == self.anchors.depth(name)
+    }
+
     /// Returns whether answers of a pool are validated.
     pub(super) fn validates(&self, pool: PoolIndex) -> bool {
         self.pools.get(pool.0) == Some(&true)
