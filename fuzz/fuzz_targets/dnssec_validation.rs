@@ -45,9 +45,9 @@ fuzz_target!(|input: &[u8]| {
     for suffix in suffixes(&name).take(4) {
         match selector % 4 {
             0 => {}
-            1 => zones.insert(suffix, ZoneStatus::Secure(keys.clone()), until),
-            2 => zones.insert(suffix, ZoneStatus::NotDelegated, until),
-            _ => zones.insert(suffix, ZoneStatus::Insecure, until),
+            1 => zones.insert(suffix, 0, ZoneStatus::Secure(keys.clone()), until),
+            2 => zones.insert(suffix, 0, ZoneStatus::NotDelegated, until),
+            _ => zones.insert(suffix, 0, ZoneStatus::Insecure, until),
         }
         selector /= 4;
     }
@@ -60,6 +60,7 @@ fuzz_target!(|input: &[u8]| {
         loop {
             let step = validation.step(&mut Context {
                 zones: &mut zones,
+                pool: 0,
                 anchors: &anchors,
                 clock: SignatureClock::default(),
                 now: Instant::default(),

@@ -94,6 +94,10 @@ pub enum ZoneStatus {
 }
 
 impl ZoneStatus {
+    fn is_bogus(&self) -> bool {
+        matches!(self, Self::Bogus(_))
+    }
+
     fn len(&self) -> usize {
         match self {
             Self::Secure(records) | Self::Delegated(records) => {
@@ -110,6 +114,8 @@ impl ZoneStatus {
 struct Entry {
     name: Box<[u8]>,
     status: ZoneStatus,
+    /// The pool of upstreams whose answers show the status.
+    pool: usize,
     until: Instant,
     /// The entry was used since the hand passed it.
     is_used: bool,
@@ -159,26 +165,31 @@ impl KnownZones {
         self.bytes
     }
 
-    /// Returns what is known of a name in lower case.
-    pub fn get(&mut self, name: &[u8], now: Instant) -> Option<&ZoneStatus> {
+    /// Returns what is known of a name in lower case, for answers of the pool with this index. What
+    /// is proven holds for all pools; that a zone is bogus may be the fault of the upstreams.
+    pub fn get(&mut self, name: &[u8], pool: usize, now: Instant) -> Option<&ZoneStatus> {
         let position = self.position(name).ok()?;
         if self.entries[position].until <= now {
             self.remove(position);
             return None;
         }
         let entry = &mut self.entries[position];
+        if entry.status.is_bogus() && entry.pool != pool {
+            return None;
+        }
         entry.is_used = true;
         Some(&entry.status)
     }
 
-    /// Sets what is known of a name in lower case.
-    pub fn insert(&mut self, name: &[u8], status: ZoneStatus, until: Instant) {
+    /// Sets what is known of a name in lower case by an answer of the pool with this index.
+    pub fn insert(&mut self, name: &[u8], pool: usize, status: ZoneStatus, until: Instant) {
         if let Ok(position) = self.position(name) {
             self.remove(position);
         }
         let entry = Entry {
             name: name.into(),
             status,
+            pool,
             until,
             is_used: false,
         };
@@ -244,34 +255,48 @@ mod tests {
     #[test]
     fn status_ends_with_its_lifetime() {
         let mut zones = KnownZones::new(1 << 16);
-        zones.insert(&name(1), ZoneStatus::Insecure, at(10));
-        assert_eq!(zones.get(&name(1), at(9)), Some(&ZoneStatus::Insecure));
-        assert_eq!(zones.get(&name(1), at(10)), None);
+        zones.insert(&name(1), 0, ZoneStatus::Insecure, at(10));
+        assert_eq!(zones.get(&name(1), 0, at(9)), Some(&ZoneStatus::Insecure));
+        assert_eq!(zones.get(&name(1), 0, at(10)), None);
         assert_eq!((zones.len(), zones.bytes()), (0, 0));
     }
 
     #[test]
     fn newer_status_replaces_the_older_one() {
         let mut zones = KnownZones::new(1 << 16);
-        zones.insert(&name(1), ZoneStatus::Insecure, at(10));
-        zones.insert(&name(1), ZoneStatus::NotDelegated, at(10));
-        assert_eq!(zones.get(&name(1), at(9)), Some(&ZoneStatus::NotDelegated));
+        zones.insert(&name(1), 0, ZoneStatus::Insecure, at(10));
+        zones.insert(&name(1), 0, ZoneStatus::NotDelegated, at(10));
+        assert_eq!(
+            zones.get(&name(1), 0, at(9)),
+            Some(&ZoneStatus::NotDelegated)
+        );
         assert_eq!(zones.len(), 1);
+    }
+
+    #[test]
+    fn bogus_zone_of_one_pool_is_unknown_to_another() {
+        let mut zones = KnownZones::new(1 << 16);
+        let bogus = ZoneStatus::Bogus(Problem::limit_reached(&name(1), Type::DNSKEY));
+        zones.insert(&name(1), 0, bogus.clone(), at(10));
+        assert_eq!(zones.get(&name(1), 1, at(9)), None);
+        assert_eq!(zones.get(&name(1), 0, at(9)), Some(&bogus));
+        zones.insert(&name(1), 1, ZoneStatus::Insecure, at(10));
+        assert_eq!(zones.get(&name(1), 0, at(9)), Some(&ZoneStatus::Insecure));
     }
 
     #[test]
     fn full_table_keeps_what_is_used() {
         let mut zones = KnownZones::new(8 << 10);
         for number in 0..1_000 {
-            zones.insert(&name(number), ZoneStatus::Insecure, at(10));
-            assert_eq!(zones.get(&name(0), at(1)), Some(&ZoneStatus::Insecure));
+            zones.insert(&name(number), 0, ZoneStatus::Insecure, at(10));
+            assert_eq!(zones.get(&name(0), 0, at(1)), Some(&ZoneStatus::Insecure));
             assert!(zones.bytes() <= 8 << 10);
         }
         assert!(zones.len() > 40, "{}", zones.len());
         for number in 1..900 {
-            assert_eq!(zones.get(&name(number), at(1)), None, "{number}");
+            assert_eq!(zones.get(&name(number), 0, at(1)), None, "{number}");
         }
-        assert_eq!(zones.get(&name(999), at(1)), Some(&ZoneStatus::Insecure));
+        assert_eq!(zones.get(&name(999), 0, at(1)), Some(&ZoneStatus::Insecure));
     }
 
     #[test]
@@ -281,7 +306,7 @@ mod tests {
         for number in 0..250 {
             let name = [&name(number)[..3], b"\x07example\x03com\0"].concat();
             let keys = Box::new([key.clone(), key.clone()]);
-            zones.insert(&name, ZoneStatus::Secure(keys), at(10));
+            zones.insert(&name, 0, ZoneStatus::Secure(keys), at(10));
         }
         assert_eq!(zones.len(), 250);
     }
@@ -293,19 +318,19 @@ mod tests {
             .collect();
         let longest = vec![0; NAME_LEN_MAX];
         let mut zones = KnownZones::new(ENTRY_LEN_MAX);
-        zones.insert(&name(1), ZoneStatus::Insecure, at(10));
-        zones.insert(&longest, ZoneStatus::Secure(keys), at(10));
-        assert!(zones.get(&longest, at(1)).is_some());
+        zones.insert(&name(1), 0, ZoneStatus::Insecure, at(10));
+        zones.insert(&longest, 0, ZoneStatus::Secure(keys), at(10));
+        assert!(zones.get(&longest, 0, at(1)).is_some());
         assert_eq!(zones.bytes(), ENTRY_LEN_MAX);
     }
 
     #[test]
     fn status_larger_than_the_table_is_ignored() {
         let mut zones = KnownZones::new(1_000);
-        zones.insert(&name(1), ZoneStatus::Insecure, at(10));
+        zones.insert(&name(1), 0, ZoneStatus::Insecure, at(10));
         let keys: Box<[Box<[u8]>]> = Box::new([vec![0; 2_000].into()]);
-        zones.insert(&name(2), ZoneStatus::Secure(keys), at(10));
-        assert_eq!(zones.get(&name(2), at(1)), None);
+        zones.insert(&name(2), 0, ZoneStatus::Secure(keys), at(10));
+        assert_eq!(zones.get(&name(2), 0, at(1)), None);
         assert_eq!(zones.len(), 1);
     }
 }

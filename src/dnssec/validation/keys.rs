@@ -23,7 +23,7 @@ impl Validation {
         if !cx.anchors.covers(&zone) {
             return Ok(SecurityStatus::Insecure);
         }
-        let ds: Vec<Box<[u8]>> = match (cx.anchors.of_zone(&zone), cx.zones.get(&zone, cx.now)) {
+        let ds: Vec<Box<[u8]>> = match (cx.anchors.of_zone(&zone), cx.zone(&zone)) {
             (Some(ds), _) => ds.to_vec(),
             (None, Some(ZoneStatus::Delegated(ds))) => ds.to_vec(),
             (None, Some(ZoneStatus::Bogus(problem))) => {

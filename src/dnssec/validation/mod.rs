@@ -158,6 +158,8 @@ pub enum Subject {
 pub struct Context<'a> {
     /// The known zones.
     pub zones: &'a mut KnownZones,
+    /// The index of the pool of upstreams that gave the message.
+    pub pool: usize,
     /// The trust anchors.
     pub anchors: &'a Anchors,
     /// The time by which signatures are judged.

@@ -31,26 +31,33 @@ pub(super) enum ZoneTrust<'a> {
     Bogus(&'a Problem),
 }
 
+impl Context<'_> {
+    /// Returns what is known of a name in lower case.
+    pub(super) fn zone(&mut self, name: &[u8]) -> Option<&ZoneStatus> {
+        self.zones.get(name, self.pool, self.now)
+    }
+}
+
 /// Returns the keys of a zone, whose name is in lower case.
 pub(super) fn keys_of<'a>(zone: &[u8], cx: &'a mut Context<'_>) -> Progress<ZoneTrust<'a>> {
     if !cx.anchors.covers(zone) {
         return Ok(ZoneTrust::Insecure);
     }
     let is_anchor = cx.anchors.of_zone(zone).is_some();
-    let known = cx.zones.get(zone, cx.now).is_some();
+    let known = cx.zone(zone).is_some();
     if !known {
         if is_anchor {
             return Err(needs(&[(zone, Type::DNSKEY)]));
         }
         if let Some(ancestor) = decided_above(zone, cx) {
-            return Ok(match cx.zones.get(ancestor, cx.now) {
+            return Ok(match cx.zone(ancestor) {
                 Some(ZoneStatus::Bogus(problem)) => ZoneTrust::Bogus(problem),
                 _ => ZoneTrust::Insecure,
             });
         }
         return Err(needs(&[(zone, Type::DS), (zone, Type::DNSKEY)]));
     }
-    match cx.zones.get(zone, cx.now) {
+    match cx.zone(zone) {
         Some(ZoneStatus::Secure(keys)) => Ok(ZoneTrust::Secure(keys)),
         Some(ZoneStatus::Insecure) => Ok(ZoneTrust::Insecure),
         Some(ZoneStatus::NotDelegated) if !is_anchor => Ok(ZoneTrust::NotDelegated),
@@ -65,7 +72,7 @@ pub(super) fn keys_of<'a>(zone: &[u8], cx: &'a mut Context<'_>) -> Progress<Zone
 /// signed zone is between.
 fn decided_above<'n>(zone: &'n [u8], cx: &mut Context<'_>) -> Option<&'n [u8]> {
     for ancestor in suffixes(zone).skip(1) {
-        match cx.zones.get(ancestor, cx.now) {
+        match cx.zone(ancestor) {
             Some(ZoneStatus::Insecure | ZoneStatus::Bogus(_)) => return Some(ancestor),
             Some(ZoneStatus::Secure(_) | ZoneStatus::Delegated(_)) => return None,
             Some(ZoneStatus::NotDelegated) | None => {}
@@ -91,7 +98,7 @@ pub(super) fn signing_status_of(
     let mut unknown = Vec::new();
     for suffix in suffixes(upper) {
         let is_anchor = cx.anchors.of_zone(suffix).is_some();
-        match cx.zones.get(suffix, cx.now) {
+        match cx.zone(suffix) {
             Some(ZoneStatus::Insecure) => return Ok(SigningStatus::Insecure),
             Some(ZoneStatus::Bogus(problem)) => return Ok(SigningStatus::Bogus(problem.clone())),
             Some(ZoneStatus::Secure(_)) => break,

@@ -82,6 +82,7 @@ impl World {
         for _ in 0..100 {
             let step = validation.step(&mut Context {
                 zones: &mut self.zones,
+                pool: 0,
                 anchors: &self.anchors,
                 clock: self.clock,
                 now: Instant::default(),
@@ -102,7 +103,7 @@ impl World {
                     if let Some((status, lifetime)) = validation.take_learned() {
                         let (name, _) = validation.question();
                         let until = Instant::default() + lifetime;
-                        self.zones.insert(&name, status, until);
+                        self.zones.insert(&name, 0, status, until);
                     }
                     if verdict == SecurityStatus::Secure {
                         let records = validation.proven_records();
@@ -442,7 +443,7 @@ fn insecure_zone_of_a_trust_anchor_decides_on_denials() {
     let denial = world.answers[&("nothing".to_owned(), "A".to_owned())].clone();
     let until = Instant::default() + Duration::from_secs(60);
     // The keys of the trust anchor are not supported.
-    world.zones.insert(&[0], ZoneStatus::Insecure, until);
+    world.zones.insert(&[0], 0, ZoneStatus::Insecure, until);
     let verdict = world.verdict(&denial.message, Subject::Answer);
     assert_eq!(verdict, SecurityStatus::Insecure);
 }

@@ -213,7 +213,7 @@ impl Validator {
     /// Returns whether an answer is known to be insecure without its validation: it has no signature,
     /// no alias and no record that does not answer the question, and the nearest known zone above
     /// its name is insecure.
-    fn is_known_insecure(&mut self, answer: &Message<'_>, now: Instant) -> bool {
+    fn is_known_insecure(&mut self, answer: &Message<'_>, pool: PoolIndex, now: Instant) -> bool {
         let Some(question) = answer.question() else {
             return false;
         };
@@ -239,7 +239,7 @@ impl Validator {
         make_lowercase(&mut name);
         let is_ds = question.rr_type() == Type::DS;
         for suffix in suffixes(&name).skip(usize::from(is_ds)) {
-            match self.zones.get(suffix, now) {
+            match self.zones.get(suffix, pool.0, now) {
                 Some(ZoneStatus::Insecure) => return true,
                 Some(ZoneStatus::NotDelegated) | None => {}
                 Some(_) => return false,
@@ -351,7 +351,7 @@ impl Proxy {
             self.on_accepted(key, || source, cx.now);
             return self.deliver_unchecked(key, answer, cx);
         }
-        if exchange.is_for_answer() && validator.is_known_insecure(answer, cx.now) {
+        if exchange.is_for_answer() && validator.is_known_insecure(answer, exchange.pool, cx.now) {
             let verdict = SecurityStatus::Insecure;
             self.counters.dnssec.count_verdict(&verdict);
             self.exchanges[key].security = Some(verdict.kind());
@@ -428,6 +428,7 @@ impl Proxy {
             } = &mut **parked;
             let step = validation.step(&mut Context {
                 zones: &mut validator.zones,
+                pool: exchange.pool.0,
                 anchors: &validator.anchors,
                 clock: validator.clock,
                 now: cx.now,

@@ -154,7 +154,9 @@ impl Proxy {
                 {
                     validator.learn_root_keys(keys);
                 }
-                validator.zones.insert(&name, status, cx.now + lifetime);
+                validator
+                    .zones
+                    .insert(&name, pool.0, status, cx.now + lifetime);
             }
             if *verdict == SecurityStatus::Secure {
                 validator.learn_denials(&parked.validation, pool, cx.now);

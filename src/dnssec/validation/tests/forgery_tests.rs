@@ -22,7 +22,7 @@ fn signature_of_a_zone_above_the_nearest_trust_anchor_does_not_count() {
             let until = Instant::default() + Duration::from_secs(60);
             world
                 .zones
-                .insert(b"\x04tld1\0", ZoneStatus::Insecure, until);
+                .insert(b"\x04tld1\0", 0, ZoneStatus::Insecure, until);
             let key = (name.to_owned(), "A".to_owned());
             let right = world.answers[&key].message.clone();
             assert_eq!(
@@ -240,6 +240,7 @@ fn unverified_records_have_no_effect_on_a_lifetime() {
         while !matches!(
             validation.step(&mut Context {
                 zones: &mut world.zones,
+                pool: 0,
                 anchors: &world.anchors,
                 clock: world.clock,
                 now: Instant::default(),
@@ -336,6 +337,7 @@ fn response(world: &mut World, message: &[u8]) -> Vec<u8> {
     loop {
         let step = validation.step(&mut Context {
             zones: &mut world.zones,
+            pool: 0,
             anchors: &world.anchors,
             clock: world.clock,
             now: Instant::default(),

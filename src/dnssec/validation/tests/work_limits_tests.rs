@@ -82,6 +82,7 @@ fn delegation_needs_only_records_of_zones_above_it() {
         for _ in 0..20 {
             let step = validation.step(&mut Context {
                 zones: &mut world.zones,
+                pool: 0,
                 anchors: &world.anchors,
                 clock: world.clock,
                 now: Instant::default(),

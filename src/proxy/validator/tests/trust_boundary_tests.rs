@@ -102,3 +102,18 @@ fn denial_by_a_child_zone_does_not_answer_for_ds() {
         (Rcode::NOERROR, true)
     );
 }
+
+#[test]
+fn bogus_keys_of_one_pool_have_no_effect_on_another_pool() {
+    let mut world = World::new(&[
+        "-u192.0.2.1,domain=nsec3.tld1,dnssec",
+        "-u192.0.2.2",
+        "--dnssec=on",
+    ]);
+    world.lie_about = Some("tld1./DNSKEY");
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    assert_eq!(response.rcode(), Rcode::SERVFAIL);
+    let response = world.ask("www.deep.down.below.tld1", Type::A, AD);
+    assert_eq!(response.rcode(), Rcode::NOERROR, "{:?}", response.error());
+    assert!(response.has_ad());
+}
