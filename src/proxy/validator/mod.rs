@@ -123,6 +123,8 @@ pub(super) struct Parked {
     was_waiting: bool,
     /// The deadline of the questions of our own.
     questions_until: Instant,
+    /// A question was not asked because there is no room for it.
+    lacks_room: bool,
 }
 
 /// Returns the bytes of the cache size that the known zones and the denial cache have.
@@ -393,6 +395,7 @@ impl Proxy {
             source,
             was_waiting: std::mem::take(&mut exchange.is_waiting),
             questions_until: cx.now + time_left,
+            lacks_room: false,
         }));
         let abandoned = Abandoned {
             question: QuestionHash::of(exchange.query.question()),
@@ -489,6 +492,7 @@ impl Proxy {
         let has_room =
             depth < limits.validation_depth && validator.questions.len() < limits.validations;
         if !has_room || !work.take_question() {
+            parked.lacks_room = true;
             parked.validation.on_unanswered(need, None);
             return self.followups.push(Followup::Validate(waiter));
         }

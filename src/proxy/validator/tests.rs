@@ -99,6 +99,8 @@ struct World {
     sent_cd: Vec<bool>,
     /// Questions for which the first upstream lies.
     lie_about: Option<&'static str>,
+    /// The lie, or `None` for a wrong byte.
+    lie: Option<Vec<u8>>,
     /// Questions that no upstream answers.
     silent_about: Option<&'static str>,
     /// The upstreams answer FORMERR to queries with DO.
@@ -136,6 +138,7 @@ impl World {
             sent: Vec::new(),
             sent_cd: Vec::new(),
             lie_about: None,
+            lie: None,
             silent_about: None,
             refuses_do: false,
             is_over_udp: false,
@@ -215,6 +218,9 @@ impl World {
                 // Without an address, a byte of the last signature, in front of OPT.
                 let at = address.unwrap_or(reply.len() - 20);
                 reply[at] ^= 0b1010;
+                if let Some(lie) = &self.lie {
+                    reply.clone_from(lie);
+                }
             }
             if self.has_long_ttls {
                 let parsed = Message::parse(&reply).unwrap();

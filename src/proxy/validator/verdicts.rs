@@ -101,7 +101,10 @@ impl Proxy {
         let question = exchange.query.question();
         let problem = Problem::limit_reached(question.name(), question.rr_type());
         if let Purpose::Validation { .. } = exchange.purpose {
-            return self.end(key, Outcome::UpstreamFailed, cx.now);
+            if is_last || !self.asks_elsewhere_for_records(key, &source, cx) {
+                self.end(key, Outcome::UpstreamFailed, cx.now);
+            }
+            return;
         }
         let verdict = SecurityStatus::Indeterminate(problem.clone());
         exchange.security = Some(verdict.kind());
@@ -115,8 +118,31 @@ impl Proxy {
         self.deliver_unchecked(key, answer, cx);
     }
 
-    /// Handles the verdict on the answer to a question of our own. If it is bogus, another upstream
-    /// is asked once.
+    /// Asks another upstream once for the records of a question of our own, if there is one.
+    /// Returns whether it is asked.
+    fn asks_elsewhere_for_records(
+        &mut self,
+        key: ExchangeKey,
+        source: &AnswerSource,
+        cx: &mut Cx<'_>,
+    ) -> bool {
+        if self.exchanges[key].has_error() {
+            return false;
+        }
+        self.on_bad_source(key, source);
+        let preferences = &mut self.exchanges[key].preferences;
+        preferences.exclude.insert(source.upstream);
+        if !self.begin_retry(key, cx.now) {
+            return false;
+        }
+        if !self.exchanges[key].is_waiting {
+            self.dispatch(key, cx);
+        }
+        true
+    }
+
+    /// Handles the verdict on the answer to a question of our own. If it is bogus, or indeterminate
+    /// though there was room, another upstream is asked once.
     fn on_own_verdict(
         &mut self,
         key: ExchangeKey,
@@ -125,14 +151,14 @@ impl Proxy {
         cx: &mut Cx<'_>,
     ) {
         let source = parked.source;
-        if let SecurityStatus::Bogus(_) = verdict {
-            if !self.exchanges[key].has_error() && !parked.was_waiting {
-                self.on_bad_source(key, &source);
-                let preferences = &mut self.exchanges[key].preferences;
-                preferences.exclude.insert(source.upstream);
-                if self.begin_retry(key, cx.now) {
-                    return self.dispatch(key, cx);
-                }
+        let is_bad = match verdict {
+            SecurityStatus::Secure | SecurityStatus::Insecure => false,
+            SecurityStatus::Bogus(_) => true,
+            SecurityStatus::Indeterminate(_) => !parked.lacks_room && !parked.work.is_exhausted(),
+        };
+        if is_bad {
+            if !parked.was_waiting && self.asks_elsewhere_for_records(key, &source, cx) {
+                return;
             }
         } else {
             self.on_accepted(key, || source, cx.now);

@@ -68,6 +68,36 @@ fn bogus_keys_are_replaced_by_those_of_another_upstream() {
 }
 
 #[test]
+fn keys_in_an_answer_beyond_a_limit_are_replaced_by_those_of_another_upstream() {
+    // More sets than a message may have, and more keys than a zone may have.
+    let (sets, keys) = ([0, 0, 0, 25], [0, 33, 0, 0]);
+    for (lie, counts) in [
+        ("nsec3.tld1./DNSKEY", sets),
+        ("nsec3.tld1./DS", sets),
+        ("nsec3.tld1./DNSKEY", keys),
+    ] {
+        let mut world = World::new(TWO);
+        let rr_type = if lie.ends_with("DS") { 43 } else { 48 };
+        let question = key("nsec3.tld1", Type(rr_type));
+        let mut flood = vec![0, 0, 0x81, 0x80, 0, 1];
+        flood.extend(counts);
+        flood.extend([0, 0]);
+        flood.extend(&question);
+        for number in 0..counts[1] {
+            flood.extend(b"\xc0\x0c\0\x30\0\x01\0\0\0\x3c\0\x05\x01\x01\x03\x0d");
+            flood.push(number);
+        }
+        for number in 0..counts[3] {
+            flood.extend([1, number, 0, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 6, 6, 6, 6]);
+        }
+        world.lie_about = Some(lie);
+        world.lie = Some(flood);
+        let response = world.ask("www.nsec3.tld1", Type::A, AD);
+        assert_eq!(response.types(), [Type::A], "{lie}: {:?}", response.error());
+    }
+}
+
+#[test]
 fn upstream_without_dnssec_is_servfail_with_the_reason() {
     for (name, rr_type) in [("www.nsec3.tld1", Type::A), ("www.plain", Type::A)] {
         let mut world = World::new(ON);
