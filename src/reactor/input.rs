@@ -177,8 +177,8 @@ impl<N: Net> Reactor<N> {
         protocol: ClientProtocol,
     ) -> Result<ClientStream<N::Stream>, Failure> {
         // Only the hints for designated listeners need the local address.
-        let local = self.config.designated.as_ref();
-        let local = local.and_then(|_| stream.local_ip());
+        let is_shown = self.config.designated.is_some();
+        let local = is_shown.then(|| stream.local_ip()).flatten();
         let transport = if protocol.is_encrypted() {
             let acceptor = self.tls.acceptor.as_ref();
             let acceptor = acceptor.expect("a TLS listener has an acceptor");
@@ -269,7 +269,8 @@ impl<N: Net> Reactor<N> {
                 has_room: proxy.room_for(holder, now) == Room::Free && !outbox.is_long(),
             }
         };
-        let stepped = if self.finish_at.is_none() || client.is_unread() {
+        let is_read = self.finish_at.is_none() || client.is_unread() || client.has_waiting();
+        let stepped = if is_read {
             client.ready(&mut self.scratch, &self.config.limits, now, take)
         } else {
             Ok(client.take_kept(&self.config.limits, now, take))

@@ -219,6 +219,47 @@ fn shutdown_answers_pending_requests_and_sends_goaway() {
 }
 
 #[test]
+fn client_that_opens_its_window_during_the_shutdown_gets_its_response() {
+    let mut scene = Scene::new("doh-window", &[]);
+    let mut tls = scene.connect(scene.https, &[b"h2"], 1);
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let len = u32::try_from(payload.len())
+            .expect("a short payload")
+            .to_be_bytes();
+        let head = [len[1], len[2], len[3], kind, flags];
+        [&head[..], &stream.to_be_bytes(), payload].concat()
+    };
+    let mut block = b"\x83\x87\x04\x0a/dns-query\x01\x01a\x0f\x10\x17".to_vec();
+    block.extend(b"application/dns-message");
+    let query = query(1, "www.example", 1, None);
+    let request = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        // INITIAL_WINDOW_SIZE 0.
+        frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]),
+        frame(1, 4, 1, &block),
+        frame(0, 1, 1, &query),
+    ];
+    tls.write_all(&request.concat()).expect("the peer reads");
+    let mut received = Vec::new();
+    let mut read_until = |tls: &mut Tls, part: &[u8]| {
+        let mut buffer = [0; 4096];
+        while !received.windows(part.len()).any(|window| window == part) {
+            let len = tls.read(&mut buffer).expect("an open connection");
+            assert_ne!(len, 0, "the connection has ended");
+            received.extend_from_slice(&buffer[..len]);
+        }
+    };
+    read_until(&mut tls, b"max-age");
+    scene.program.signal(Signal::SIGTERM);
+    // GOAWAY with the last stream 1 and the code 0.
+    read_until(&mut tls, &[7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
+    tls.write_all(&frame(8, 0, 1, &[0, 0, 4, 0]))
+        .expect("the peer reads");
+    read_until(&mut tls, &query[12..]);
+    assert_eq!(scene.program.wait(), Some(0));
+}
+
+#[test]
 fn listeners_select_their_own_protocol() {
     let scene = Scene::new("doh-alpn", &[]);
     for (address, alpn, selected) in [

@@ -1,4 +1,5 @@
-//! The framing of the messages on a client's connection: length prefixes or HTTP requests.
+//! The framing of the messages on a client's connection: length prefixes, or HTTP requests and
+//! responses.
 
 use std::ops::ControlFlow;
 
@@ -95,7 +96,7 @@ impl Framing {
         }
     }
 
-    /// Tells an HTTP/2 client that further requests are not handled (GOAWAY).
+    /// Tells an HTTP/2 client that no further requests will be handled (GOAWAY).
     pub(super) fn shut_down(&mut self) {
         if let Self::Https(requests) = self {
             requests.shut_down();

@@ -193,6 +193,12 @@ impl<S: Read + Write> ClientStream<S> {
         self.is_answered() && !self.framing.has_waiting()
     }
 
+    /// Returns whether responses wait for the window of an HTTP/2 client, which must be read until
+    /// it opens the window.
+    pub fn has_waiting(&self) -> bool {
+        self.framing.has_waiting()
+    }
+
     /// Returns whether every response is sent, except those that wait for the window of an HTTP/2
     /// client, which can be opened only as long as the client is read.
     fn is_answered(&self) -> bool {
@@ -243,8 +249,8 @@ impl<S: Read + Write> ClientStream<S> {
         self.transport.is_encrypted() && !self.transport.is_established() && !self.is_ended
     }
 
-    /// Tells an HTTP/2 client that further requests are not handled (RFC 9113, section 6.8). The
-    /// client can repeat them elsewhere.
+    /// Tells an HTTP/2 client that no further requests will be handled (RFC 9113, section 6.8). The
+    /// client can send them elsewhere.
     pub fn shut_down(&mut self) {
         self.framing.shut_down();
         self.send_output();

@@ -94,6 +94,8 @@ pub struct Http2Connection {
     /// Client: the fields of every request.
     pub(super) head: Option<Box<RequestHead>>,
     pub(super) table_update: TableUpdate,
+    /// The number of bytes of sent content that have not allowed control frames yet.
+    pub(super) progress_len: usize,
     /// The number of control frames that are still allowed.
     frames_left: u32,
 }
@@ -147,6 +149,7 @@ impl Http2Connection {
             },
             head: None,
             table_update: TableUpdate::Initial,
+            progress_len: 0,
             frames_left: limits.control_frames_max,
         }
     }

@@ -129,6 +129,18 @@ impl Http2Connection {
         self.abandon(stream, ErrorCode::RefusedStream);
     }
 
+    /// Server: refuses the requests that are not complete.
+    pub fn refuse_incomplete(&mut self) {
+        let mut last = None;
+        while let Some(stream) = self.streams.next(last) {
+            let (id, phase) = (stream.id, stream.phase);
+            last = Some(id);
+            if phase == OwnerPhase::Unreported {
+                self.refuse(id);
+            }
+        }
+    }
+
     fn abandon(&mut self, stream: StreamId, code: ErrorCode) {
         if self.streams.remove(stream).is_some() {
             self.send_reset(stream, code);
@@ -180,6 +192,8 @@ impl Http2Connection {
 
     /// Allows the `WINDOW_UPDATE` frames of a peer that reads content of this length.
     fn allow_window_updates(&mut self, len: usize) {
+        let len = self.progress_len.saturating_add(len);
+        self.progress_len = len % PROGRESS_LEN;
         let progress = u32::try_from(len / PROGRESS_LEN).unwrap_or(u32::MAX);
         self.allow_control_frames(progress.saturating_mul(FRAMES_PER_PROGRESS));
     }

@@ -1,8 +1,8 @@
 //! The requests of a DNS over HTTPS client (RFC 8484), over HTTP/2.
 //!
 //! Clients send queries with the id 0, so that HTTP caches can store the responses (section 4.1).
-//! Each query gets an id of the connection while its response is awaited; the response has the id
-//! of the query.
+//! While a query is pending, it has an id that is unique on the connection. The response to the
+//! client has the id that the client sent.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -39,7 +39,7 @@ const VERSION_NOT_SUPPORTED: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r
     content-type: text/plain; charset=utf-8\r\ncontent-length: 44\r\nconnection: close\r\n\r\n\
     DNS over HTTPS needs HTTP/2 (ALPN value h2)\n";
 
-/// The decoder of base64url (RFC 8484, section 6). Padding is not necessary.
+/// The decoder of base64url (RFC 8484, section 6). Padding is optional.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &URL_SAFE,
     GeneralPurposeConfig::new()
@@ -242,8 +242,8 @@ impl HttpsRequests {
                 }
             },
             Http2Event::Reset { stream } => queries.drop_kept(stream),
-            // A client that sends GOAWAY accepts the responses to its requests. The others are
-            // events of a client.
+            // A client that sends GOAWAY accepts the responses to its requests. The other events
+            // occur only in the client role.
             Http2Event::GoAway { .. }
             | Http2Event::Response { .. }
             | Http2Event::Refused { .. }
@@ -328,12 +328,14 @@ impl HttpsRequests {
         self.http2.shut_down();
     }
 
-    /// Sends GOAWAY, and refuses the requests whose queries were not handed over.
+    /// Sends GOAWAY, and refuses the requests that are incomplete or whose queries were not handed
+    /// over.
     pub(super) fn end(&mut self) {
         self.http2.shut_down();
         while let Some((stream, _)) = self.queries.take_kept() {
             self.http2.refuse(stream);
         }
+        self.http2.refuse_incomplete();
     }
 
     pub(super) fn has_waiting(&self) -> bool {

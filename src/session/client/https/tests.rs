@@ -417,6 +417,22 @@ fn requests_that_are_not_handed_over_before_the_end_are_refused() {
 }
 
 #[test]
+fn incomplete_request_is_refused_at_the_end() {
+    let mut scene = Scene::new();
+    let block = head("POST", "/dns-query", &[]);
+    scene.pipe.push(&frame(HEADERS, END_HEADERS, 1, &block));
+    assert_eq!(scene.ready(), Ok(Step::Drained));
+    scene.client.close(&mut scene.scratch);
+    let sent: Vec<_> = scene
+        .sent()
+        .into_iter()
+        .map(|one| (one.kind, one.stream))
+        .collect();
+    assert_eq!(sent, [(GOAWAY, 0), (RST_STREAM, 1)]);
+    assert_eq!(scene.sent()[1].payload, [0, 0, 0, 7]);
+}
+
+#[test]
 fn requests_of_further_pieces_are_kept() {
     let limits = Limits::default();
     let mut requests = HttpsRequests::new(&limits);

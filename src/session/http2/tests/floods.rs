@@ -62,6 +62,20 @@ fn client_that_reads_in_small_parts_is_no_flood() {
 }
 
 #[test]
+fn client_with_small_windows_is_no_flood() {
+    let mut end = TestEnd::new(Http2Connection::server(Http2Limits::default()));
+    end.receive_all(&[PREFACE.to_vec(), settings(&[(4, 0)])]);
+    end.receive_all(&[headers(1, END_HEADERS | END_STREAM, POST)]);
+    assert_eq!(end.respond(1, &[0; 16_000]), Ok(()));
+    // One frame for each 128 bytes, which is the highest rate that is allowed.
+    for _ in 0..16_000 / 128 {
+        end.receive_all(&[window_update(1, 128)]);
+        end.output();
+    }
+    assert_eq!(end.connection.open_streams(), 0);
+}
+
+#[test]
 fn empty_data_is_counted() {
     for payload in [&[][..], &[3, 0, 0, 0]] {
         let flags = if payload.is_empty() { 0 } else { PADDED };
@@ -111,7 +125,7 @@ fn resets_caused_by_the_peer_are_counted() {
 
 #[test]
 fn small_windows_are_served_and_tiny_windows_are_a_flood() {
-    for (len, is_served) in [(256, true), (255, false)] {
+    for (len, is_served) in [(255, true), (127, false)] {
         let mut end = server();
         end.receive_all(&[settings(&[(4, 0)]), headers(1, LAST, GET)]);
         assert_eq!(end.respond(1, &vec![0; 60_000]), Ok(()));
