@@ -24,9 +24,9 @@ domain() {
     # shellcheck disable=SC2086 # the labels of the name
     set -- $1
     IFS=$old
-    [ $# -gt 0 ] || return 1
+    [ $# -gt 0 ] && [ ${#name} -le 253 ] || return 1
     for label; do
-        case $label in '' | *[!A-Za-z0-9-]*) return 1 ;; esac
+        case $label in '' | -* | *[!A-Za-z0-9-]*) return 1 ;; esac
         [ ${#label} -le 63 ] || return 1
         bytes ${#label}
         text "$label"

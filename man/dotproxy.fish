@@ -12,7 +12,7 @@ complete -c dotproxy -l ca-file -r -F -d 'CA certificates for upstreams, PEM [bu
 complete -c dotproxy -l clock-stamp -r -F -d 'stores the last known time (hosts without RTC)'
 complete -c dotproxy -l tls-listen -d '[ADDR][:PORT] address for DNS-over-TLS clients, repeatable'
 complete -c dotproxy -l https-listen -x -d 'address for DNS-over-HTTPS clients, repeatable'
-complete -c dotproxy -l designated -x -d 'tell clients of the DoT and DoH listeners (DDR)'
+complete -c dotproxy -l designated -x -d 'announce DoT and DoH listeners to clients (DDR)'
 complete -c dotproxy -l http-listen -x -d 'HTTP address of /metrics, /healthz and /readyz'
 complete -c dotproxy -l tls-cert -r -F -d 'server certificate chain for clients, and key'
 complete -c dotproxy -l tls-key -r -F -d 'server certificate chain for clients, and key'

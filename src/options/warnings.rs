@@ -65,6 +65,17 @@ pub(super) fn of_several_options(config: &Config, given: &Given) -> Vec<String> 
     let mut warnings = without_effect(config, given);
     warnings.extend(dnssec(&config.dnssec, &config.upstreams));
     warnings.extend(only_domains(&config.upstreams));
+    let has_client_ca = config
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.client_ca.is_some());
+    if config.designated.is_some() && has_client_ca {
+        warnings.push(
+            "--designated with --tls-client-ca: clients without a certificate are referred to \
+             listeners that refuse them: use one of the two"
+                .to_owned(),
+        );
+    }
     warnings
 }
 

@@ -163,7 +163,7 @@ pub(super) const NETWORK: &[Row] = &[
         short: "",
         long: "designated",
         value: "NAME",
-        help: "tell clients of the DoT and DoH listeners (DDR)",
+        help: "announce DoT and DoH listeners to clients (DDR)",
         apply: |draft, value| {
             let expected = "a host name in the server certificate, like dns.home.example";
             let is_name = is_certificate_name(value) && !value.contains('_');

@@ -1,10 +1,11 @@
-//! Designated resolvers (RFC 9462): clients that use plain DNS learn of the listeners for DNS over
-//! TLS and DNS over HTTPS by a query for `_dns.resolver.arpa` of type SVCB, or for `_dns` below the
-//! name of `--designated` (RFC 9461).
+//! Designated resolvers (RFC 9462): clients that use plain DNS learn about the listeners for DNS
+//! over TLS and DNS over HTTPS with a query for `_dns.resolver.arpa` of type SVCB, or for `_dns`
+//! below the name of `--designated` (RFC 9461).
 //!
 //! The address hints are the addresses of the listeners. For a wildcard address, the hint is the
-//! address at which the query arrived, unless that is a loopback address, or else the addresses for
-//! plain DNS. A loopback address of a listener is sent to clients of this host only.
+//! address at which the query arrived. If that is unknown or a loopback address, the hints are the
+//! other addresses of the listeners for plain DNS. A loopback address of an encrypted listener is
+//! sent to clients of this host only.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -110,8 +111,8 @@ fn is_discovery(name: &[u8], target: &[u8]) -> bool {
     is_below_target || name.eq_ignore_ascii_case(BY_ADDRESS)
 }
 
-/// Returns the type and the data of the records of the designated name for a type. They are those
-/// of an upstream (`None`) if no address is known, and for the keys of a signed zone (DS).
+/// Returns the type and the data of the records of the designated name for a type. Returns `None`,
+/// so that the query goes to an upstream, if no address is known.
 fn addresses_of_name(
     config: &Config,
     rr_type: Type,
@@ -122,7 +123,7 @@ fn addresses_of_name(
         .iter()
         .flat_map(|service| service.addresses_for(config, origin));
     let addresses = unique(addresses);
-    let first = addresses.first().filter(|_| rr_type != Type::DS)?;
+    let first = addresses.first()?;
     let shown = match rr_type {
         Type::ANY if first.is_ipv4() => Type::A,
         Type::ANY => Type::AAAA,
@@ -181,7 +182,8 @@ impl EncryptedService<'_> {
                 addresses.push(local);
             } else {
                 let plain = config.listen.addresses().into_iter();
-                addresses.extend(plain.map(|address| address.ip()).filter(is_alike));
+                let plain = plain.map(|address| address.ip()).filter(is_alike);
+                addresses.extend(plain.filter(|ip| !ip.is_loopback()));
             }
         }
         let is_local_client = origin.peer.ip().to_canonical().is_loopback();
@@ -379,13 +381,13 @@ mod tests {
         for (name, rr_type) in [
             ("dns.example", Type::PTR),
             ("dns.example", Type::SVCB),
+            ("dns.example", Type::DS),
             ("_dns.dns.example", Type::A),
             ("_dns.resolver.arpa", Type::A),
         ] {
             assert_eq!(ask(name, rr_type), Some(Vec::new()), "{name}");
         }
         for (name, rr_type) in [
-            ("dns.example", Type::DS),
             ("a.dns.example", Type::A),
             ("example", Type::A),
             ("_dns.resolver.example", Type::SVCB),
@@ -428,7 +430,9 @@ mod tests {
         // A forwarder on this host asks for other hosts.
         assert_eq!(of("127.0.0.1", Some("127.0.0.1")), ["1 alpn=dot port=853"]);
         let plain = "--tls-listen=:853 --listen=10.0.0.1 --listen=127.0.0.1";
-        assert_eq!(ask(plain, name, REMOTE).unwrap(), ["10.0.0.1"]);
+        for client in [REMOTE, ("127.0.0.1", Some("127.0.0.1"))] {
+            assert_eq!(ask(plain, name, client).unwrap(), ["10.0.0.1"]);
+        }
     }
 
     #[test]
