@@ -132,7 +132,9 @@ impl Proxy {
         if self.record_returned_test(question, cx) {
             return self.refuse(client, asked, &LOOPED, cx);
         }
-        if let Some(reply) = designated::reply(&self.config, question, client.origin) {
+        if self.config.designated.is_some()
+            && let Some(reply) = designated::reply(&self.config, question, client.origin)
+        {
             return self.respond_locally(client, asked, &reply, cx);
         }
         let request = Request {
