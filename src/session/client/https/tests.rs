@@ -142,6 +142,13 @@ impl Scene {
         frames
     }
 
+    /// Closes the connection. Returns the types and the streams of all frames that were sent.
+    fn close(&mut self) -> Vec<(u8, u32)> {
+        self.client.close(&mut self.scratch);
+        let sent = self.sent().into_iter();
+        sent.map(|frame| (frame.kind, frame.stream)).collect()
+    }
+
     /// Returns the status code, the other fields and the content of each response, in the order of
     /// the heads.
     fn responses(&mut self) -> Vec<(u32, String, Vec<u8>)> {
@@ -406,12 +413,7 @@ fn requests_that_are_not_handed_over_before_the_end_are_refused() {
     scene.has_room = false;
     (0..3).for_each(|nth| scene.get(2 * nth + 1));
     assert_eq!(scene.ready(), Ok(Step::Full));
-    scene.client.close(&mut scene.scratch);
-    let sent: Vec<_> = scene
-        .sent()
-        .into_iter()
-        .map(|one| (one.kind, one.stream))
-        .collect();
+    let sent = scene.close();
     assert_eq!(sent, [(GOAWAY, 0), (RST_STREAM, 3), (RST_STREAM, 5)]);
     assert_eq!(scene.sent()[1].payload, [0, 0, 0, 7]);
 }
@@ -422,12 +424,7 @@ fn incomplete_request_is_refused_at_the_end() {
     let block = head("POST", "/dns-query", &[]);
     scene.pipe.push(&frame(HEADERS, END_HEADERS, 1, &block));
     assert_eq!(scene.ready(), Ok(Step::Drained));
-    scene.client.close(&mut scene.scratch);
-    let sent: Vec<_> = scene
-        .sent()
-        .into_iter()
-        .map(|one| (one.kind, one.stream))
-        .collect();
+    let sent = scene.close();
     assert_eq!(sent, [(GOAWAY, 0), (RST_STREAM, 1)]);
     assert_eq!(scene.sent()[1].payload, [0, 0, 0, 7]);
 }
