@@ -46,6 +46,14 @@ pub(super) const DS_OF_ZONE: usize = 16;
 /// Maximum number of DNSKEY records of a zone.
 pub(super) const KEYS_OF_ZONE: usize = 32;
 
+/// Maximum number of bytes of a DNSKEY record. A longer one has no supported key, and would cost
+/// many digests; it is ignored.
+pub(super) const KEY_LEN: usize = 2_100;
+
+/// Number of bytes of a message for which a verification costs one unit more: its records are
+/// copied and hashed.
+pub(super) const BYTES_OF_COST: usize = 4_096;
+
 /// Maximum number of bytes of the DNSKEY records of a zone: eleven RSA keys of 4,096 bits. The
 /// smallest table of known zones has room for them.
 pub(super) const KEYS_OF_ZONE_LEN: usize = 6_144;
@@ -65,8 +73,8 @@ pub(super) const NSEC3_ITERATIONS: u16 = 50;
 /// few.
 pub const NSEC3_HASH_ROUNDS: usize = 8 * (NSEC3_ITERATIONS as usize + 1);
 
-/// The number of these computations that take as long as an RSA-2048 verification.
-pub(super) const HASH_ROUNDS_OF_COST: usize = 100;
+/// The number of blocks of SHA-1 that take as long as an RSA-2048 verification.
+pub(super) const HASHED_BLOCKS_OF_COST: usize = 100;
 
 /// Maximum number of names that are hashed for a denial from the denial cache: the closest encloser
 /// of a name is seldom farther above it.

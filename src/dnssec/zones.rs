@@ -184,6 +184,16 @@ impl KnownZones {
     /// Sets what is known of a name in lower case by an answer of the pool with this index.
     pub fn insert(&mut self, name: &[u8], pool: usize, status: ZoneStatus, until: Instant) {
         if let Ok(position) = self.position(name) {
+            let known = &self.entries[position];
+            let is_final = matches!(
+                known.status,
+                ZoneStatus::Secure(_) | ZoneStatus::Insecure | ZoneStatus::NotDelegated
+            );
+            let is_of_other_pool = known.pool != pool && known.until + LIFETIME_MIN > until;
+            if status.is_bogus() && is_final && is_of_other_pool {
+                // What the other pool has proven is still valid.
+                return;
+            }
             self.remove(position);
         }
         let entry = Entry {
@@ -282,6 +292,16 @@ mod tests {
         assert_eq!(zones.get(&name(1), 0, at(9)), Some(&bogus));
         zones.insert(&name(1), 1, ZoneStatus::Insecure, at(10));
         assert_eq!(zones.get(&name(1), 0, at(9)), Some(&ZoneStatus::Insecure));
+    }
+
+    #[test]
+    fn bogus_zone_of_one_pool_does_not_displace_what_is_proven() {
+        let mut zones = KnownZones::new(1 << 16);
+        let proven = ZoneStatus::Secure(Box::new([vec![7; 68].into()]));
+        zones.insert(&name(1), 0, proven.clone(), at(10));
+        let bogus = ZoneStatus::Bogus(Problem::limit_reached(&name(1), Type::DNSKEY));
+        zones.insert(&name(1), 1, bogus, at(10));
+        assert_eq!(zones.get(&name(1), 0, at(9)), Some(&proven));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use super::limits;
 use super::nsec3::{Hash, Nsec3, Parameters};
 use super::type_bitmap::TypeBitmap;
+use super::verify::SHA1_LEN;
 use crate::wire::canonical::{compare_names, is_at_or_below, label_count};
 use crate::wire::name::suffixes;
 use crate::wire::question::Type;
@@ -74,6 +75,9 @@ impl<'a> Nsec<'a> {
     }
 }
 
+/// The length of a block of SHA-1 in bytes.
+const SHA1_BLOCK_LEN: usize = 64;
+
 /// The records of one zone that may prove a denial.
 #[derive(Debug)]
 pub struct Denials<'a> {
@@ -83,6 +87,8 @@ pub struct Denials<'a> {
     nsec3: Vec<Nsec3<'a>>,
     parameters: Option<Parameters<'a>>,
     hash_rounds_left: usize,
+    /// The number of blocks that were hashed.
+    hashed_blocks: usize,
 }
 
 impl<'a> Denials<'a> {
@@ -94,6 +100,7 @@ impl<'a> Denials<'a> {
             nsec3: Vec::new(),
             parameters: None,
             hash_rounds_left: limits::NSEC3_HASH_ROUNDS,
+            hashed_blocks: 0,
         }
     }
 
@@ -272,8 +279,8 @@ impl<'a> Denials<'a> {
 
     /// Returns the cost of the hashes until now, in units of an RSA-2048 verification.
     pub(super) fn cost(&self) -> u32 {
-        let rounds = limits::NSEC3_HASH_ROUNDS - self.hash_rounds_left;
-        u32::try_from(rounds / limits::HASH_ROUNDS_OF_COST).unwrap_or(u32::MAX)
+        let cost = self.hashed_blocks.div_ceil(limits::HASHED_BLOCKS_OF_COST);
+        u32::try_from(cost).unwrap_or(u32::MAX)
     }
 
     /// Searches for a proof by NSEC3 records, if there are any.
@@ -312,6 +319,8 @@ impl<'a> Denials<'a> {
         let parameters = self.parameters.as_ref().ok_or(Proof::Missing)?;
         let left = self.hash_rounds_left.checked_sub(parameters.rounds());
         self.hash_rounds_left = left.ok_or(Proof::TooCostly)?;
+        let blocks = 1 + (name.len().max(SHA1_LEN) + parameters.salt.len()) / SHA1_BLOCK_LEN;
+        self.hashed_blocks += parameters.rounds() * blocks;
         Ok(parameters.hash(name))
     }
 

@@ -1,5 +1,6 @@
 //! The denials of a message: of its last name, and of names for which a wildcard was expanded.
 
+use crate::wire::Message;
 use crate::wire::canonical::{is_at_or_below, label_count};
 use crate::wire::name::suffixes;
 use crate::wire::question::Type;
@@ -69,6 +70,32 @@ pub(super) fn nearest_zone<'a>(
 }
 
 impl Validation {
+    /// Checks the denials that zones above `name` sign, until they deny its DS records. One that
+    /// proves nothing does not make the answer insecure.
+    pub(super) fn check_proofs_from_above(
+        &mut self,
+        name: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Progress<()> {
+        for place in 0..self.sets.len() {
+            let message = Message::parse(&self.message);
+            let is_proof = message.is_ok_and(|message| {
+                self.sets[place].is_proof_from_above(&message, name, cx.anchors)
+            });
+            if !is_proof {
+                continue;
+            }
+            if self.sets[place].is_unchecked()
+                && self.denial(name, Type::DS, cx) == Proof::Secure
+                && !self.sets.iter().any(SignedSet::is_expanded)
+            {
+                break;
+            }
+            self.check(place, cx)?;
+        }
+        Ok(())
+    }
+
     /// Checks that each name for which a wildcard was expanded does not exist (RFC 4035, section
     /// 5.3.4). Returns whether a proof is insecure.
     pub(super) fn check_expansions(&self, cx: &Context<'_>) -> Progress<bool> {

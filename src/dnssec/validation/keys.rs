@@ -63,6 +63,7 @@ impl Validation {
         }
         let keys: Vec<(&[u8], Dnskey<'_>)> = data
             .into_iter()
+            .filter(|data| data.len() <= limits::KEY_LEN)
             .filter_map(|data| Some((data, Dnskey::parse(data).ok()?)))
             .collect();
         let ds = ds.iter().filter_map(|data| Ds::parse(data).ok());

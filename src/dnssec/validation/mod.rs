@@ -36,7 +36,6 @@ use crate::wire::{Malformed, Message, Rcode};
 use super::RrSet;
 use super::anchors::Anchors;
 use super::clock::SignatureClock;
-use super::denial::Proof;
 use super::denial_cache::ProvenRecord;
 use super::limits;
 use super::work::Work;
@@ -189,6 +188,8 @@ pub struct Validation {
     pending: Vec<Need>,
     /// Questions without an answer, and why their answers are missing, if that is known.
     unanswered: Vec<(Need, Option<Problem>)>,
+    /// The validation ended because one of these has no answer.
+    lacks_answers: bool,
     /// The status of the zone in the question by this message, and its lifetime.
     learned: Option<(ZoneStatus, Duration)>,
 }
@@ -221,8 +222,15 @@ impl Validation {
             },
             pending: Vec::new(),
             unanswered: Vec::new(),
+            lacks_answers: false,
             learned: None,
         })
+    }
+
+    /// Returns whether the message could not be validated because a question had no answer, which
+    /// is no fault of the message.
+    pub fn lacks_answers(&self) -> bool {
+        self.lacks_answers
     }
 
     /// Returns the message.
@@ -345,6 +353,7 @@ impl Validation {
             let problem = problems.find_map(|(_, problem)| problem.clone());
             let unreachable = || Problem::limit_reached(&need.name, need.rr_type);
             let problem = problem.unwrap_or_else(unreachable);
+            self.lacks_answers = true;
             return ValidationStep::Done(SecurityStatus::Indeterminate(problem));
         }
         let is_new = |need: &Need| !self.pending.contains(need);
@@ -447,28 +456,6 @@ impl Validation {
         } else {
             SecurityStatus::Secure
         })
-    }
-
-    /// Checks the denials that zones above `name` sign, until they deny its DS records. One that
-    /// proves nothing does not make the answer insecure.
-    fn check_proofs_from_above(&mut self, name: &[u8], cx: &mut Context<'_>) -> Progress<()> {
-        for place in 0..self.sets.len() {
-            let message = Message::parse(&self.message);
-            let is_proof = message.is_ok_and(|message| {
-                self.sets[place].is_proof_from_above(&message, name, cx.anchors)
-            });
-            if !is_proof {
-                continue;
-            }
-            if self.sets[place].is_unchecked()
-                && self.denial(name, Type::DS, cx) == Proof::Secure
-                && !self.sets.iter().any(SignedSet::is_expanded)
-            {
-                break;
-            }
-            self.check(place, cx)?;
-        }
-        Ok(())
     }
 
     fn is_nxdomain(&self) -> bool {

@@ -16,6 +16,7 @@ use super::{
 use crate::dnssec::anchors::Anchors;
 use crate::dnssec::clock::{SignatureClock, Timeliness};
 use crate::dnssec::denial_cache::ProvenRecord;
+use crate::dnssec::limits;
 use crate::dnssec::signature::owner;
 use crate::dnssec::work::Work;
 use crate::dnssec::{Dnskey, RrSet, Rrsig};
@@ -258,7 +259,7 @@ impl SignedSet {
         &mut self,
         message: &Message<'_>,
         (zone, keys): (&[u8], &[Dnskey<'_>]),
-        limits: (&mut Allowance, &Work),
+        allowances: (&mut Allowance, &Work),
         clock: SignatureClock,
     ) -> Progress<ExtendedErrorCode> {
         let SetState::Unchecked { tried } = self.state else {
@@ -267,7 +268,7 @@ impl SignedSet {
         let mut signatures = self.usable_signatures(message);
         signatures.retain(|signature| signature.signer.eq_ignore_ascii_case(zone));
         match pairs(&signatures, keys, clock).nth(tried) {
-            Some(pair) => Err(self.verify(message, &pair, zone, limits)),
+            Some(pair) => Err(self.verify(message, &pair, zone, allowances)),
             None => Ok(reason(&signatures, clock, tried)),
         }
     }
@@ -286,7 +287,8 @@ impl SignedSet {
             name: self.owner.clone(),
             rr_type,
         };
-        let cost = pair.key.cost();
+        let cost_of_bytes = message.bytes().len() / limits::BYTES_OF_COST;
+        let cost = pair.key.cost() + u32::try_from(cost_of_bytes).unwrap_or(u32::MAX);
         let left = allowance.signatures.checked_sub(1);
         let Some(left) = left.filter(|_| work.take_cost(cost)) else {
             return ValidationStep::Done(SecurityStatus::Indeterminate(problem(

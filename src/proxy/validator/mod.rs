@@ -102,6 +102,8 @@ struct OwnQuestion {
     need: Need,
     pool: PoolIndex,
     exchange: ExchangeKey,
+    /// The number of questions above it, up to the answer that needed it first.
+    depth: u8,
     /// The work for the answer that needed it first.
     work: Rc<Work>,
     /// The exchanges whose answers wait for it.
@@ -308,6 +310,14 @@ impl Validator {
     }
 }
 
+/// Returns the depth of a question that an exchange with this purpose needs.
+fn depth_below(purpose: &Purpose) -> u8 {
+    match purpose {
+        Purpose::Validation { depth } => depth + 1,
+        _ => 0,
+    }
+}
+
 impl Proxy {
     /// Sets the time by which signatures are judged.
     pub fn set_signature_clock(&mut self, clock: SignatureClock) {
@@ -479,10 +489,7 @@ impl Proxy {
         };
         let (deadline, work) = (parked.questions_until, Rc::clone(&parked.work));
         let pool = exchange.pool;
-        let depth = match exchange.purpose {
-            Purpose::Validation { depth } => depth + 1,
-            _ => 0,
-        };
+        let depth = depth_below(&exchange.purpose);
         let validator = self.validator.as_mut().expect("the validator is on");
         let mut questions = validator.questions.iter_mut();
         if let Some(question) = questions.find(|asked| asked.need == need && asked.pool == pool) {
@@ -506,6 +513,7 @@ impl Proxy {
             need,
             pool,
             exchange,
+            depth,
             work,
             waiters: vec![waiter],
             is_learned: false,
@@ -524,13 +532,17 @@ impl Proxy {
         };
         let question = validator.questions.swap_remove(place);
         for waiter in question.waiters {
-            let exchange = self.exchanges.get_mut(waiter);
-            let Some(parked) = exchange.and_then(|exchange| exchange.parked.as_mut()) else {
+            let Some(exchange) = self.exchanges.get_mut(waiter) else {
                 continue;
             };
-            // Another answer may have work left, and asks again.
-            let may_ask_again =
+            let depth = depth_below(&exchange.purpose);
+            let Some(parked) = exchange.parked.as_mut() else {
+                continue;
+            };
+            // Another answer may have work or depth left, and asks again.
+            let has_work =
                 question.work.is_exhausted() && !Rc::ptr_eq(&question.work, &parked.work);
+            let may_ask_again = has_work || depth < question.depth;
             if question.is_learned || may_ask_again {
                 parked.validation.on_answered(&question.need);
             } else {

@@ -142,7 +142,7 @@ impl Proxy {
     }
 
     /// Handles the verdict on the answer to a question of our own. If it is bogus, or indeterminate
-    /// though there was room, another upstream is asked once.
+    /// because of the answer itself, another upstream is asked once.
     fn on_own_verdict(
         &mut self,
         key: ExchangeKey,
@@ -154,7 +154,10 @@ impl Proxy {
         let is_bad = match verdict {
             SecurityStatus::Secure | SecurityStatus::Insecure => false,
             SecurityStatus::Bogus(_) => true,
-            SecurityStatus::Indeterminate(_) => !parked.lacks_room && !parked.work.is_exhausted(),
+            SecurityStatus::Indeterminate(_) => {
+                let is_own_fault = !parked.validation.lacks_answers();
+                is_own_fault && !parked.lacks_room && !parked.work.is_exhausted()
+            }
         };
         if is_bad {
             if !parked.was_waiting && self.asks_elsewhere_for_records(key, &source, cx) {

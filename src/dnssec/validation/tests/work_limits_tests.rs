@@ -1,6 +1,7 @@
 //! Answers of zones whose owners sign whatever costs much.
 
 use super::*;
+use crate::dnssec::Dnskey;
 use crate::dnssec::testing::{
     COSTLY, Costly, branching_answers, message_with, record, wrong_signature,
 };
@@ -181,4 +182,131 @@ fn chain_of_40_zones_is_within_the_limits() {
         let cost = crate::dnssec::verify::cost(algorithm, &key);
         assert!(80 * cost < limits::COST_OF_ANSWER, "{algorithm}");
     }
+}
+
+/// Validates a message. Returns the verdict and the cost.
+fn cost_of(world: &mut World, message: &[u8], subject: Subject) -> (SecurityStatus, u32) {
+    let mut validation =
+        Validation::new(message.into(), subject).expect("the data of the test is valid");
+    let mut cost_of_all = 0;
+    loop {
+        let step = validation.step(&mut Context {
+            zones: &mut world.zones,
+            pool: 0,
+            anchors: &world.anchors,
+            clock: world.clock,
+            now: Instant::default(),
+            work: &world.work,
+        });
+        match step {
+            ValidationStep::Yield { cost, .. } => cost_of_all += cost,
+            ValidationStep::Done(verdict) => return (verdict, cost_of_all),
+            ValidationStep::Need(needs) => panic!("{needs:?}"),
+        }
+    }
+}
+
+#[test]
+fn long_keys_are_not_hashed_and_long_messages_count_as_work() {
+    let mut world = World::new();
+    let (costly, time) = (Costly::new(), world.clock.system);
+    // A long key, 15 DS records with its tag, and the DS record of the key that signs. A zone may
+    // have the same DS records in the zone above it.
+    let long = [&[1, 1, 3, 14][..], &vec![7; 61_000]].concat();
+    let [high, low] = Dnskey::parse(&long)
+        .expect("the data of the test is valid")
+        .tag()
+        .to_be_bytes();
+    let mut anchors = vec![costly.anchor()];
+    for number in 0..15 {
+        let mut ds = vec![high, low, 14, 4];
+        ds.extend([number; 48]);
+        anchors.push(TrustAnchor {
+            zone: "costly".parse().expect("the data of the test is valid"),
+            rr_type: Type::DS,
+            data: ds.into(),
+        });
+    }
+    world.anchors = Anchors::new(&anchors, &[]);
+    let key = Dnskey::parse(Box::leak(costly.dnskey().into_boxed_slice()))
+        .expect("the data of the test is valid");
+    let mut records = record(COSTLY, Type::DNSKEY, &long);
+    // Two wrong signatures of the key come first.
+    for byte in [7, 8] {
+        let mut data = vec![0, 48, 14, 1, 0, 0, 0, 60, 0xff, 0, 0, 0, 0, 0, 0, 0];
+        data[8..12].copy_from_slice(
+            &(u32::try_from(time).expect("the data of the test is valid") + 86_400).to_be_bytes(),
+        );
+        data[12..16].copy_from_slice(
+            &(u32::try_from(time).expect("the data of the test is valid") - 86_400).to_be_bytes(),
+        );
+        data.extend(key.tag().to_be_bytes());
+        data.extend(COSTLY);
+        data.extend([byte; 96]);
+        records.extend(record(COSTLY, Type::RRSIG, &data));
+    }
+    records.extend(costly.signed(COSTLY, Type::DNSKEY, &costly.dnskey(), time));
+    let message = message_with(COSTLY, Type::DNSKEY, [5, 0], &records);
+    assert!(message.len() < 65_000);
+    let (verdict, cost) = cost_of(&mut world, &message, Subject::Keys);
+    // The long key is ignored, so that the set has another signature than the zone's.
+    // The third wrong signature is the last.
+    assert!(matches!(verdict, SecurityStatus::Bogus(_)), "{verdict:?}");
+    let cost_of_bytes =
+        u32::try_from(message.len() / 4_096).expect("the data of the test is valid");
+    assert_eq!(cost, 2 * (40 + cost_of_bytes));
+}
+
+#[test]
+fn key_above_the_maximum_length_is_ignored() {
+    for (len, code) in [(2_100, RRSIGS_MISSING), (2_101, DNSKEY_MISSING)] {
+        let mut world = World::new();
+        let mut key = vec![1, 1, 3, 15];
+        key.resize(len, 7);
+        let parsed = Dnskey::parse(&key).expect("the data of the test is valid");
+        let [high, low] = parsed.tag().to_be_bytes();
+        let digest = crate::dnssec::verify::digest(2, &[COSTLY, &key[..]].concat())
+            .expect("the data of the test is valid");
+        world.anchors = Anchors::new(
+            &[TrustAnchor {
+                zone: "costly".parse().expect("the data of the test is valid"),
+                rr_type: Type::DS,
+                data: [&[high, low, 15, 2][..], digest.as_ref()].concat().into(),
+            }],
+            &[],
+        );
+        let records = record(COSTLY, Type::DNSKEY, &key);
+        let message = message_with(COSTLY, Type::DNSKEY, [1, 0], &records);
+        let (verdict, cost) = cost_of(&mut world, &message, Subject::Keys);
+        let SecurityStatus::Bogus(problem) = verdict else {
+            panic!("{verdict:?}");
+        };
+        assert_eq!(problem.code, code);
+        assert_eq!(cost, 0);
+    }
+}
+
+#[test]
+fn hashes_of_every_search_count_as_work() {
+    // A name of 98 labels takes 99 hashes in a search, which cost less than a unit.
+    let zone = COSTLY;
+    let name = [&b"\x01a".repeat(96)[..], COSTLY].concat();
+    let owner = [&b"\x2000000000000000000000000000000000"[..], COSTLY].concat();
+    let data = [
+        &[1, 0, 0, 0, 255][..],
+        &[7; 255],
+        &[20],
+        &[9; 20],
+        &[0, 1, 0x40],
+    ]
+    .concat();
+    let mut cost = 0;
+    for _ in 0..100 {
+        let mut denials = crate::dnssec::denial::Denials::of(zone);
+        denials.add(Type::NSEC3, &owner, &data);
+        let _ = denials.denies_type(&name, Type::DS);
+        cost += denials.cost();
+    }
+    // Each hash is of up to eight blocks.
+    assert_eq!(cost, 700);
 }

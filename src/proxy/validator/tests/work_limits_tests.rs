@@ -20,3 +20,119 @@ fn number_of_questions_for_an_answer_is_bounded() {
     let count = world.sent.len();
     assert!(count <= 80, "{count} questions, {:?}", response.rcode());
 }
+
+/// Starts a query of another client for an address.
+fn start(world: &mut World, id: u8, name: &str) {
+    let mut query = vec![0, id, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    query.extend(key(name, Type::A));
+    let transport = ClientTransport::Stream {
+        idle: Duration::from_secs(10),
+        received_at: world.scene.now,
+        protocol: ClientProtocol::Tcp,
+    };
+    world.scene.ask(&query, transport);
+}
+
+/// Answers one query that was sent upstream after another, in the order of their sending, and
+/// returns the responses to clients. Before the first answer to `trigger`, `then` is performed; the
+/// answer comes when no other query waits.
+fn run(world: &mut World, trigger: &str, then: impl Fn(&mut World)) -> Vec<(u8, Rcode)> {
+    let (mut responses, mut is_triggered) = (Vec::new(), false);
+    let (mut waiting, mut held) = (VecDeque::new(), None);
+    for _ in 0..5_000 {
+        let mut collect = |world: &mut World, waiting: &mut VecDeque<_>| {
+            let outbox = &world.scene.outbox;
+            for action in outbox.actions() {
+                if let Action::Respond { message, .. } = action {
+                    let bytes = outbox.bytes(message);
+                    let rcode = Header::parse(bytes)
+                        .expect("the data of the test is valid")
+                        .flags
+                        .rcode();
+                    responses.push((bytes[1], rcode));
+                }
+            }
+            waiting.extend(world.scene.sent());
+        };
+        world.scene.bring_up();
+        collect(world, &mut waiting);
+        world.scene.outbox.clear();
+        let Some((link, query)) = waiting.pop_front().or_else(|| held.take()) else {
+            if responses.len() == 2 {
+                break;
+            }
+            let scene = &mut world.scene;
+            let Some(at) = scene.proxy.poll_timeout() else {
+                break;
+            };
+            scene.now = at.max(scene.now);
+            scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+            continue;
+        };
+        let parsed = Message::parse(&query).expect("the data of the test is valid");
+        let question = parsed.question().expect("the data of the test is valid");
+        let text = Problem::limit_reached(question.name(), question.rr_type()).to_string();
+        if text == trigger && !is_triggered {
+            is_triggered = true;
+            held = Some((link, query));
+            then(world);
+            continue;
+        }
+        world.sent.push((text, true));
+        let mut reply = world.answers[&question.to_key().to_vec()].clone();
+        reply[..2].copy_from_slice(&query[..2]);
+        let scene = &mut world.scene;
+        scene
+            .proxy
+            .handle_reply(link, &reply, scene.now, &mut scene.outbox);
+    }
+    responses
+}
+
+#[test]
+fn depth_of_one_answer_does_not_fail_the_questions_of_another() {
+    // One query alone, with the keys of tld1 and of the root unknown.
+    let with_depth = || {
+        let mut config = config(ON);
+        config.limits.validation_depth = 2;
+        World::of(config)
+    };
+    assert_eq!(
+        with_depth().ask("www.tld1", Type::A, AD).rcode(),
+        Rcode::NOERROR
+    );
+    // Another client's query, for a deep name, asks for the keys of tld1 as the last question that
+    // its depth allows. The query for www.tld1 waits for this question.
+    let mut world = with_depth();
+    start(&mut world, 1, "www.nsec3.tld1");
+    let responses = run(&mut world, "tld1./DS", |world| start(world, 2, "www.tld1"));
+    let victim = responses.iter().find(|(id, _)| *id == 2);
+    assert_eq!(victim, Some(&(2, Rcode::NOERROR)), "{responses:?}");
+}
+
+#[test]
+fn unreachable_keys_cost_few_questions() {
+    for arguments in [ON, TWO] {
+        let mut world = World::new(arguments);
+        world.answers.remove(&[0, 0, 48, 0, 1][..]);
+        let response = world.ask("www.nsec3.tld1", Type::A, AD);
+        let mut counts = std::collections::BTreeMap::new();
+        for (question, _) in &world.sent {
+            *counts.entry(question.clone()).or_insert(0) += 1;
+        }
+        assert_eq!(response.rcode(), Rcode::SERVFAIL);
+        let sent = world.sent.len();
+        assert!(sent <= 30, "{sent} queries upstream: {counts:?}");
+    }
+}
+
+#[test]
+fn one_upstream_that_fails_all_keys_does_not_exhaust_the_work() {
+    // The first upstream removes the signatures of all DS and DNSKEY records.
+    for name in ["www.nsec3.tld1", "www.deep.down.below.tld1"] {
+        let mut world = World::new(TWO);
+        world.lie_about = Some("./DNSKEY");
+        let response = world.ask(name, Type::A, AD);
+        assert_eq!(response.rcode(), Rcode::NOERROR);
+    }
+}
