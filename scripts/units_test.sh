@@ -350,7 +350,7 @@ check "private key: DoT clients get answers" '192\.0\.2\.80' \
 check "private key: systemctl reload works" '^$' within systemctl reload dotproxy.service
 # The socket unit and `tls-listen` have different addresses.
 within cp /etc/dotproxy/dotproxy.conf /run/tls.conf
-within sed -i '/^tls-/d' /etc/dotproxy/dotproxy.conf
+within sed -i '/^tls-/d; /^https-/d' /etc/dotproxy/dotproxy.conf
 check "DoT port without tls-listen: the service starts" '^$' within systemctl restart dotproxy.service
 check_said "DoT port without tls-listen: a warning" '"0\.0\.0\.0:853" serves plain DNS on the port of DNS over TLS'
 within cp /run/tls.conf /etc/dotproxy/dotproxy.conf

@@ -4,8 +4,8 @@
 //!
 //! The address hints are the addresses of the listeners. For a wildcard address, the hint is the
 //! address at which the query arrived. If that is unknown or a loopback address, the hints are the
-//! other addresses of the listeners for plain DNS. A loopback address of an encrypted listener is
-//! sent to clients of this host only.
+//! non-loopback addresses of the listeners for plain DNS in the same address family. A loopback
+//! address of an encrypted listener is sent to clients of this host only.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -15,10 +15,11 @@ use crate::base::origin::Origin;
 use crate::config::Config;
 use crate::wire::question::{CLASS_ANY, CLASS_IN, Question, Type};
 
-/// The TTL of the records in seconds: a reload may change the listeners.
+/// The TTL of the records in seconds. It is short, because a reload may change the name, and a
+/// restart the listeners.
 const TTL: u32 = 300;
 
-/// Maximum number of address hints of a family, and of addresses of a response.
+/// Maximum number of addresses of a family, in the hints and in a response.
 const ADDRESSES_MAX: usize = 8;
 
 /// The name of discovery by the address of the resolver (RFC 9462, section 4).

@@ -15,12 +15,13 @@ pub enum NotSent {
     /// The connection opens no more streams: it has failed or is shut down, the peer has sent
     /// GOAWAY, or the numbers of streams are used up.
     Ending,
-    /// The stream is not the one of a request without a response.
+    /// The stream has no request that awaits a response.
     NoStream,
 }
 
 /// The number of bytes of sent content that allow more control frames: a peer that reads content in
-/// small parts sends many `WINDOW_UPDATE` frames, and one with tiny windows attacks.
+/// small parts sends many `WINDOW_UPDATE` frames; one that reads only a few bytes at a time is
+/// treated as an attacker.
 const PROGRESS_LEN: usize = 256;
 
 /// The number of control frames that [`PROGRESS_LEN`] allows: a `WINDOW_UPDATE` of the stream and
