@@ -50,8 +50,12 @@ pub(super) const KEYS_OF_ZONE: usize = 32;
 /// many digests; it is ignored.
 pub(super) const KEY_LEN: usize = 2_100;
 
-/// Number of bytes of a message for which a verification costs one unit more: its records are
-/// copied and hashed.
+/// Maximum number of records of an RRset that is verified: each is copied with its whole owner and
+/// sorted.
+pub(super) const RECORDS_OF_SET: usize = 1_024;
+
+/// Number of signed bytes for which a verification costs one unit more: records are copied with
+/// whole names, and hashed.
 pub(super) const BYTES_OF_COST: usize = 4_096;
 
 /// Maximum number of bytes of the DNSKEY records of a zone: eleven RSA keys of 4,096 bits. The

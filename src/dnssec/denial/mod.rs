@@ -75,8 +75,9 @@ impl<'a> Nsec<'a> {
     }
 }
 
-/// The length of a block of SHA-1 in bytes.
+/// The length of a block of SHA-1 in bytes, and of the shortest padding.
 const SHA1_BLOCK_LEN: usize = 64;
+const SHA1_PADDING_LEN: usize = 9;
 
 /// The records of one zone that may prove a denial.
 #[derive(Debug)]
@@ -319,7 +320,8 @@ impl<'a> Denials<'a> {
         let parameters = self.parameters.as_ref().ok_or(Proof::Missing)?;
         let left = self.hash_rounds_left.checked_sub(parameters.rounds());
         self.hash_rounds_left = left.ok_or(Proof::TooCostly)?;
-        let blocks = 1 + (name.len().max(SHA1_LEN) + parameters.salt.len()) / SHA1_BLOCK_LEN;
+        let len = name.len().max(SHA1_LEN) + parameters.salt.len() + SHA1_PADDING_LEN;
+        let blocks = len.div_ceil(SHA1_BLOCK_LEN);
         self.hashed_blocks += parameters.rounds() * blocks;
         Ok(parameters.hash(name))
     }

@@ -324,10 +324,13 @@ impl Validation {
             let is_proof = set.is_authority() && is_judged && !is_wrong_soa;
             is_proof || path.places.contains(place)
         });
-        let kept: Vec<usize> = kept
+        let mut kept: Vec<usize> = kept
             .flat_map(|place| self.sets[place].positions())
             .collect();
-        let is_kept = |record: &Record| record.rr_type == Type::OPT || kept.contains(&record.start);
+        kept.sort_unstable();
+        let is_kept = |record: &Record| {
+            record.rr_type == Type::OPT || kept.binary_search(&record.start).is_ok()
+        };
         let mut records = message.records(message.records_start(), message.end());
         if records.all(|record| is_kept(&record)) {
             return Ok(None);

@@ -287,18 +287,24 @@ impl SignedSet {
             name: self.owner.clone(),
             rr_type,
         };
-        let cost_of_bytes = message.bytes().len() / limits::BYTES_OF_COST;
-        let cost = pair.key.cost() + u32::try_from(cost_of_bytes).unwrap_or(u32::MAX);
+        let indeterminate = || {
+            let problem = problem(super::INDETERMINATE);
+            ValidationStep::Done(SecurityStatus::Indeterminate(problem))
+        };
+        let is_too_long = self.set.records.len() > limits::RECORDS_OF_SET;
         let left = allowance.signatures.checked_sub(1);
-        let Some(left) = left.filter(|_| work.take_cost(cost)) else {
-            return ValidationStep::Done(SecurityStatus::Indeterminate(problem(
-                super::INDETERMINATE,
-            )));
+        let Some(left) = left.filter(|_| !is_too_long) else {
+            return indeterminate();
         };
         allowance.signatures = left;
         let signature = pair.signature;
         let mut signed = Vec::new();
         let written = signature.write_signed(&mut signed, message, &self.owner, &self.set.records);
+        let cost_of_bytes = signed.len() / limits::BYTES_OF_COST;
+        let cost = pair.key.cost() + u32::try_from(cost_of_bytes).unwrap_or(u32::MAX);
+        if !work.take_cost(cost) {
+            return indeterminate();
+        }
         let is_right = written.is_ok() && pair.key.verify(&signed, signature.signature).is_ok();
         if is_right {
             let labels = usize::from(signature.labels);

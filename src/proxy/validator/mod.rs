@@ -540,8 +540,7 @@ impl Proxy {
                 continue;
             };
             // Another answer may have work or depth left, and asks again.
-            let has_work =
-                question.work.is_exhausted() && !Rc::ptr_eq(&question.work, &parked.work);
+            let has_work = question.work.is_exhausted() && !parked.work.is_exhausted();
             let may_ask_again = has_work || depth < question.depth;
             if question.is_learned || may_ask_again {
                 parked.validation.on_answered(&question.need);
