@@ -17,7 +17,7 @@ pub const TLS_PORT: u16 = 853;
 /// The port of DNS over HTTPS (RFC 8484, section 8.1).
 pub const HTTPS_PORT: u16 = 443;
 
-/// The path of a DNS over HTTPS server if the URL has none.
+/// The path of a DNS over HTTPS server if the URL has none, and of our own.
 pub const DOH_PATH: &str = "/dns-query";
 
 /// Maximum length of the path of a URL in bytes.

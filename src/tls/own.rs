@@ -186,19 +186,19 @@ impl OwnCertificate {
     /// Returns the problems with the name and the chain, and with the dates of the certificates
     /// behind the first: authorities that lead to one that peers trust.
     pub fn chain_problems(&self, now: Duration) -> impl Iterator<Item = String> {
-        let (option, path) = (self.file.option, self.file.path.display());
+        let (option, path) = (self.file.option, &self.file.path);
         let of_chain = self.advice.iter();
-        let of_chain =
-            of_chain.map(move |advice| format!("{option}: {path:?}: the certificate {advice}"));
+        let of_chain = of_chain
+            .map(move |advice| format!("{option}: {:?}: the certificate {advice}", path.display()));
         let advice = Advice {
             expired: "replace it, since peers may reject the chain",
             expiring: "replace it before then, since peers may reject the chain afterwards",
         };
-        let path = self.file.path.display();
         let of_name = self.other_name.iter().map(move |name| {
             format!(
-                "--designated: {name:?}: the certificate in {path:?} ({option}) is not for this \
-                 name, so clients will refuse it: use a name of the certificate"
+                "--designated: {name:?}: the certificate in {:?} ({option}) is not for this name, \
+                 so clients will refuse it: use a name in the certificate",
+                path.display()
             )
         });
         of_name

@@ -72,6 +72,18 @@ impl World {
         answers.cloned().collect()
     }
 
+    /// Continues a validation with what is known.
+    fn step(&mut self, validation: &mut Validation) -> ValidationStep {
+        validation.step(&mut Context {
+            zones: &mut self.zones,
+            pool: 0,
+            anchors: &self.anchors,
+            clock: self.clock,
+            now: Instant::default(),
+            work: &self.work,
+        })
+    }
+
     fn verdict(&mut self, message: &[u8], subject: Subject) -> SecurityStatus {
         if subject == Subject::Answer {
             self.work = Work::default();
@@ -80,14 +92,7 @@ impl World {
             return SecurityStatus::Indeterminate(Problem::limit_reached(&[0], Type::ANY));
         };
         for _ in 0..100 {
-            let step = validation.step(&mut Context {
-                zones: &mut self.zones,
-                pool: 0,
-                anchors: &self.anchors,
-                clock: self.clock,
-                now: Instant::default(),
-                work: &self.work,
-            });
+            let step = self.step(&mut validation);
             match step {
                 ValidationStep::Yield { cost, .. } => {
                     assert!(cost > 0);

@@ -10,9 +10,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use super::local_zones::{LocalAnswer, write};
+use super::local_zones::{LocalAnswer, write, write_record};
 use crate::base::origin::Origin;
 use crate::config::Config;
+use crate::config::upstream::DOH_PATH;
 use crate::wire::question::{CLASS_ANY, CLASS_IN, Question, Type};
 
 /// The TTL of the records in seconds. It is short, because a reload may change the name, and a
@@ -33,7 +34,7 @@ const ALPN: u16 = 1;
 const PORT: u16 = 3;
 const IPV4_HINT: u16 = 4;
 const IPV6_HINT: u16 = 6;
-const DOH_PATH: u16 = 7;
+const PATH_TEMPLATE: u16 = 7;
 
 /// The place of the number of additional records in a message (RFC 1035, section 4.1.1).
 const ADDITIONALS_AT: Range<usize> = 10..12;
@@ -87,13 +88,7 @@ fn add_addresses(reply: &mut Vec<u8>, config: &Config, target: &[u8], origin: Or
     for rr_type in [Type::A, Type::AAAA] {
         let addresses = addresses_of_name(config, rr_type, origin);
         for address in addresses.map_or(Vec::new(), |(_, data)| data) {
-            reply.extend_from_slice(target);
-            reply.extend_from_slice(&rr_type.0.to_be_bytes());
-            reply.extend_from_slice(&CLASS_IN.to_be_bytes());
-            reply.extend_from_slice(&TTL.to_be_bytes());
-            let len = u16::try_from(address.len()).expect("an address is short");
-            reply.extend_from_slice(&len.to_be_bytes());
-            reply.extend_from_slice(&address);
+            write_record(reply, target, (rr_type, CLASS_IN), TTL, &address);
             count += 1;
         }
     }
@@ -230,7 +225,8 @@ fn record(
         }
     }
     if service.is_https {
-        write_parameter(&mut data, DOH_PATH, b"/dns-query{?dns}");
+        let template = format!("{DOH_PATH}{{?dns}}");
+        write_parameter(&mut data, PATH_TEMPLATE, template.as_bytes());
     }
     Some(data)
 }
@@ -272,8 +268,8 @@ mod tests {
 
     const LISTENERS: &str = "--tls-cert=c --tls-key=k --designated=Dns.Example.";
 
-    /// Returns the records of the response to a client, in hexadecimal or as addresses; `None` if
-    /// the name is not special. The first character of `at` decides about the local address.
+    /// Returns the records of the response to a client as text; `None` if the query goes to an
+    /// upstream. `local` is the address that received the query.
     fn ask(
         listeners: &str,
         (name, rr_type): (&str, Type),

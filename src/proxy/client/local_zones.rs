@@ -190,15 +190,32 @@ pub(super) fn write(
         class => class,
     };
     for data in data {
-        out.extend_from_slice(&pointer.to_be_bytes());
-        out.extend_from_slice(&rr_type.0.to_be_bytes());
-        out.extend_from_slice(&class.to_be_bytes());
-        out.extend_from_slice(&ttl.to_be_bytes());
-        let data_len = u16::try_from(data.len()).expect("these records are short");
-        out.extend_from_slice(&data_len.to_be_bytes());
-        out.extend_from_slice(data);
+        write_record(
+            &mut out,
+            &pointer.to_be_bytes(),
+            (rr_type, class),
+            ttl,
+            data,
+        );
     }
     out
+}
+
+/// Appends a record of this type and class, with its owner as it is encoded.
+pub(super) fn write_record(
+    out: &mut Vec<u8>,
+    owner: &[u8],
+    (rr_type, class): (Type, u16),
+    ttl: u32,
+    data: &[u8],
+) {
+    out.extend_from_slice(owner);
+    out.extend_from_slice(&rr_type.0.to_be_bytes());
+    out.extend_from_slice(&class.to_be_bytes());
+    out.extend_from_slice(&ttl.to_be_bytes());
+    let data_len = u16::try_from(data.len()).expect("these records are short");
+    out.extend_from_slice(&data_len.to_be_bytes());
+    out.extend_from_slice(data);
 }
 
 #[cfg(test)]

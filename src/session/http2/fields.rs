@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 /// The media type of DNS messages (RFC 8484, section 6).
-pub(super) const DNS_MESSAGE: &str = "application/dns-message";
+pub const DNS_MESSAGE: &str = "application/dns-message";
 
 /// The method of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,7 +42,7 @@ mod tests;
 mod window;
 
 pub use connection::Http2Connection;
-pub use fields::{Http2Method, RequestFields};
+pub use fields::{DNS_MESSAGE, Http2Method, RequestFields};
 pub use outgoing::{InvalidRequestHead, RequestHead, ResponseHead};
 pub use sending::NotSent;
 

@@ -237,17 +237,7 @@ fn unverified_records_have_no_effect_on_a_lifetime() {
         let mut validation = Validation::new(message.into(), Subject::Delegation)
             .expect("the data of the test is valid");
         world.verdict(message, Subject::Delegation);
-        while !matches!(
-            validation.step(&mut Context {
-                zones: &mut world.zones,
-                pool: 0,
-                anchors: &world.anchors,
-                clock: world.clock,
-                now: Instant::default(),
-                work: &world.work,
-            }),
-            ValidationStep::Done(_)
-        ) {}
+        while !matches!(world.step(&mut validation), ValidationStep::Done(_)) {}
         validation
             .take_learned()
             .expect("the data of the test is valid")
@@ -335,14 +325,7 @@ fn response(world: &mut World, message: &[u8]) -> Vec<u8> {
         SecurityStatus::Secure
     );
     loop {
-        let step = validation.step(&mut Context {
-            zones: &mut world.zones,
-            pool: 0,
-            anchors: &world.anchors,
-            clock: world.clock,
-            now: Instant::default(),
-            work: &world.work,
-        });
+        let step = world.step(&mut validation);
         match step {
             ValidationStep::Yield { .. } => {}
             ValidationStep::Done(verdict) => {

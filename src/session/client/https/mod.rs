@@ -13,9 +13,10 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::base::failure::{Failure, FailureKind, HTTP2};
 use crate::config::Limits;
+use crate::config::upstream::DOH_PATH;
 use crate::session::http2::{
-    Http2Connection, Http2Event, Http2Limits, Http2Method, NotSent, RequestFields, ResponseHead,
-    StreamId,
+    DNS_MESSAGE, Http2Connection, Http2Event, Http2Limits, Http2Method, NotSent, RequestFields,
+    ResponseHead, StreamId,
 };
 use crate::wire::header::HEADER_LEN;
 use crate::wire::question::Type;
@@ -23,12 +24,6 @@ use crate::wire::{Message, Rcode};
 
 #[cfg(test)]
 mod tests;
-
-/// The path of the requests with DNS messages.
-const PATH: &str = "/dns-query";
-
-/// The media type of DNS messages (RFC 8484, section 6).
-const DNS_MESSAGE: &str = "application/dns-message";
 
 /// The media type of the text of an error.
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -352,7 +347,7 @@ impl HttpsRequests {
 /// Returns the query in a request.
 fn query_of(fields: &RequestFields, body: &[u8]) -> Result<Vec<u8>, Rejection> {
     let (path, parameters) = fields.path().split_once('?').unwrap_or((fields.path(), ""));
-    if path != PATH && fields.method != Http2Method::Connect {
+    if path != DOH_PATH && fields.method != Http2Method::Connect {
         return Err(NOT_FOUND);
     }
     let query = match fields.method {
