@@ -241,6 +241,47 @@ fn signed_bytes_of_long_records_count_as_work() {
 }
 
 #[test]
+fn copies_of_a_denial_prove_nothing() {
+    let name = [&b"\x01x"[..], COSTLY].concat();
+    let data = [&name[..], &[0, 1, 0x20]].concat();
+    for copies in [0, 1, 500] {
+        let mut world = World::new();
+        let (costly, time) = (Costly::new(), world.clock.system);
+        world.anchors = costly.anchors();
+        add(&mut world, "costly", "DNSKEY", costly.keys(time));
+        // The signature is also right for copies, which are left out of the signed bytes.
+        let copy = record(&name, Type::NSEC, &data);
+        let signed = costly.signed(&name, Type::NSEC, &data, time);
+        let records = [copy.repeat(copies), signed].concat();
+        let mut message = message_with(&name, Type::DS, [0, 0], &records);
+        let count = u16::try_from(copies + 2).expect("a small number");
+        message[8..10].copy_from_slice(&count.to_be_bytes());
+        let verdict = world.verdict(&message, Subject::Delegation);
+        let is_secure = verdict == SecurityStatus::Secure;
+        assert_eq!(is_secure, copies == 0, "{copies}: {verdict:?}");
+    }
+}
+
+#[test]
+fn set_with_too_many_records_is_not_verified() {
+    let name = [&b"\x01x"[..], COSTLY].concat();
+    for (copies, word_of_verdict) in [(1_023, "secure"), (1_024, "servfail")] {
+        let mut world = World::new();
+        let (costly, time) = (Costly::new(), world.clock.system);
+        world.anchors = costly.anchors();
+        add(&mut world, "costly", "DNSKEY", costly.keys(time));
+        let copy = record(&name, Type::A, &[192, 0, 2, 1]);
+        let signed = costly.signed(&name, Type::A, &[192, 0, 2, 1], time);
+        let records = [copy.repeat(copies), signed].concat();
+        let mut message = message_with(&name, Type::A, [0, 0], &records);
+        let count = u16::try_from(copies + 2).expect("a small number");
+        message[6..8].copy_from_slice(&count.to_be_bytes());
+        let verdict = world.verdict(&message, Subject::Answer);
+        assert_eq!(word(&verdict), word_of_verdict, "{copies}: {verdict:?}");
+    }
+}
+
+#[test]
 fn key_above_the_maximum_length_is_ignored() {
     for (len, code) in [(2_100, RRSIGS_MISSING), (2_101, DNSKEY_MISSING)] {
         let mut world = World::new();
