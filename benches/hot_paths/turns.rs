@@ -101,11 +101,8 @@ impl Net for Network {
 
     fn wait(&mut self, _: Option<Duration>, events: &mut Vec<Event>) -> io::Result<Instant> {
         let keys = [self.clients, self.upstream];
-        events.extend(
-            keys.into_iter()
-                .flatten()
-                .map(|key| Event::Ready(key.token())),
-        );
+        let keys = keys.into_iter().flatten();
+        events.extend(keys.map(|key| Event::readable(key.token())));
         Ok(self.now)
     }
 

@@ -19,6 +19,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::busy_poll::{BusyPoll, POLL_TIME};
 use super::inherited::Inherited;
+use super::short_reads::ShortReads;
 use super::udp::Udp;
 use super::{Event, Net, Signal};
 use crate::base::arena;
@@ -199,7 +200,10 @@ impl Net for MioNet {
         for event in &self.ready {
             if event.token() != SIGNALS {
                 let token = arena::Token::from_usize(event.token().0);
-                events.push(Event::Ready(token));
+                events.push(Event::Ready {
+                    token,
+                    is_read_closed: event.is_read_closed() || event.is_error(),
+                });
                 continue;
             }
             while let Ok(Some(info)) = self.signals.read_signal() {
@@ -282,7 +286,7 @@ impl Net for MioNet {
         // With Nagle's algorithm some responses would wait for acknowledgements of others.
         let _ = stream.set_nodelay(true);
         self.register(&mut stream, key)?;
-        Ok((MioStream::Tcp(stream), peer))
+        Ok((MioStream::tcp(stream), peer))
     }
 
     fn connect_local(&mut self, path: &Path, key: Key) -> io::Result<MioStream> {
@@ -298,7 +302,7 @@ impl Net for MioNet {
         socket.set_tcp_keepalive(&KEEPALIVE)?;
         socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
         self.register(&mut stream, key)?;
-        Ok(MioStream::Tcp(stream))
+        Ok(MioStream::tcp(stream))
     }
 }
 
@@ -306,15 +310,21 @@ impl Net for MioNet {
 #[derive(Debug)]
 pub enum MioStream {
     /// A TCP connection.
-    Tcp(TcpStream),
-    /// A connection to a Unix socket.
+    Tcp(TcpStream, ShortReads),
+    /// A connection to a Unix socket. Its reads can be short for other reasons (`unix(7)`).
     Local(UnixStream),
+}
+
+impl MioStream {
+    fn tcp(stream: TcpStream) -> Self {
+        Self::Tcp(stream, ShortReads::default())
+    }
 }
 
 impl Read for MioStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.read(buffer),
+            Self::Tcp(stream, reads) => reads.read(buffer, |buffer| stream.read(buffer)),
             Self::Local(stream) => stream.read(buffer),
         }
     }
@@ -323,22 +333,28 @@ impl Read for MioStream {
 impl Write for MioStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.write(bytes),
+            Self::Tcp(stream, _) => stream.write(bytes),
             Self::Local(stream) => stream.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => stream.flush(),
+            Self::Tcp(stream, _) => stream.flush(),
             Self::Local(stream) => stream.flush(),
         }
     }
 }
 
 impl session::Stream for MioStream {
+    fn on_event(&mut self, is_read_closed: bool) {
+        if let Self::Tcp(_, reads) = self {
+            reads.on_event(is_read_closed);
+        }
+    }
+
     fn acknowledge(&mut self) {
-        if let Self::Tcp(stream) = self {
+        if let Self::Tcp(stream, _) = self {
             // Otherwise the peer waits for the delayed acknowledgement.
             let _ = SockRef::from(&*stream).set_tcp_quickack(true);
         }
@@ -346,7 +362,7 @@ impl session::Stream for MioStream {
 
     fn local_ip(&self) -> Option<IpAddr> {
         match self {
-            Self::Tcp(stream) => Some(stream.local_addr().ok()?.ip()),
+            Self::Tcp(stream, _) => Some(stream.local_addr().ok()?.ip()),
             Self::Local(_) => None,
         }
     }

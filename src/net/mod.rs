@@ -1,11 +1,13 @@
 //! Access to sockets and the clock: [`Net`] is the interface of the loop, [`mio`] implements it
-//! with its own [`udp`] sockets, and [`inherited`] has the sockets of a service manager.
+//! with its own [`udp`] sockets and [`short_reads`], and [`inherited`] has the sockets of a service
+//! manager.
 //!
 //! Tests implement [`Net`] with a simulated network and clock.
 
 mod busy_poll;
 pub mod inherited;
 pub mod mio;
+pub mod short_reads;
 pub mod udp;
 
 use std::io;
@@ -25,9 +27,14 @@ use crate::session::{Datagram, Stream};
 /// An event that the loop waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The socket with this token may have become readable or writable. Readiness is reported once:
-    /// if a reader stops early, there is no second event.
-    Ready(Token),
+    /// A socket may have become readable or writable. Readiness is reported once: if a reader stops
+    /// early, there is no second event.
+    Ready {
+        /// The token of the socket's key.
+        token: Token,
+        /// The peer of a stream will send no more, or the socket has an error.
+        is_read_closed: bool,
+    },
     /// The process received a signal.
     Signal(Signal),
     /// The host was suspended and has resumed.
@@ -35,6 +42,16 @@ pub enum Event {
         /// The length of the suspension, by the boot clock.
         slept: Duration,
     },
+}
+
+impl Event {
+    /// Returns the event of a socket that has become readable and stays open.
+    pub fn readable(token: Token) -> Self {
+        Self::Ready {
+            token,
+            is_read_closed: false,
+        }
+    }
 }
 
 /// A signal that the program handles.

@@ -230,7 +230,11 @@ impl<N: Net> Reactor<N> {
         let slots = self.sessions.iter();
         let keys: Vec<Key> = slots.map(|(key, _)| key).collect();
         for key in &keys {
-            if self.sessions.get(*key).is_some_and(brings_queries) {
+            if let Some(slot) = self.sessions.get_mut(*key)
+                && brings_queries(slot)
+            {
+                // Input that arrived before the signal may not have been reported yet.
+                slot.session.on_event(false);
                 self.step(*key);
             }
         }

@@ -265,11 +265,10 @@ impl<N: Net> Reactor<N> {
         }
         for event in events.drain(..) {
             match event {
-                Event::Ready(token) => {
-                    if let Some(key) = self.sessions.key_of(token) {
-                        self.make_runnable(key);
-                    }
-                }
+                Event::Ready {
+                    token,
+                    is_read_closed,
+                } => self.on_ready(token, is_read_closed),
                 Event::Signal(signal) => self.on_signal(signal),
                 Event::Resumed { slept } => {
                     self.proxy.handle_resume(slept, self.now, &mut self.outbox);

@@ -1,12 +1,13 @@
 //! The table of sessions: one slot for each socket.
 
+use super::Reactor;
 use super::listen::Service;
-use crate::base::arena::{Arena, Key};
+use crate::base::arena::{Arena, Key, Token};
 use crate::base::time::Instant;
 use crate::net::Net;
 use crate::proxy::LinkKey;
 use crate::session::{
-    ClientDatagram, ClientStream, FrameStream, HttpClient, HttpStream, UpstreamConnection,
+    ClientDatagram, ClientStream, FrameStream, HttpClient, HttpStream, Stream, UpstreamConnection,
     UpstreamDatagram,
 };
 
@@ -78,6 +79,19 @@ impl<N: Net> Session<N> {
         }
     }
 
+    /// Handles an event of the poller for the socket of the session.
+    pub(super) fn on_event(&mut self, is_read_closed: bool) {
+        let stream = match self {
+            Self::Client(client) => client.stream(),
+            Self::Http(http) => http.stream(),
+            Self::Tap(frames) => frames.stream(),
+            Self::Collector(http) => http.stream(),
+            Self::Upstream(_, connection) => connection.stream(),
+            Self::Datagram(_) | Self::Listener(..) | Self::UpstreamDatagram(..) => return,
+        };
+        stream.on_event(is_read_closed);
+    }
+
     /// Returns the link of an upstream session.
     pub(super) fn link(&self) -> Option<LinkKey> {
         match self {
@@ -93,6 +107,19 @@ impl<N: Net> Session<N> {
             Self::Http(http) => Some(http.last_active()),
             _ => None,
         }
+    }
+}
+
+impl<N: Net> Reactor<N> {
+    /// Handles an event of the poller: the session of the socket becomes runnable.
+    pub(super) fn on_ready(&mut self, token: Token, is_read_closed: bool) {
+        let Some(key) = self.sessions.key_of(token) else {
+            return;
+        };
+        if let Some(session) = session_at(&mut self.sessions, key) {
+            session.on_event(is_read_closed);
+        }
+        self.make_runnable(key);
     }
 }
 

@@ -1,149 +1,16 @@
 //! Scenarios of the loop with TCP and TLS clients that take more than their share of connections.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use dotproxy::base::time::Instant;
 use dotproxy::net::Signal;
-use dotproxy::reactor::{Reactor, Turn};
+use dotproxy::reactor::Turn;
 
 use nix::libc::{EACCES, ECONNABORTED, EINVAL, EMFILE, ENOSYS, EOPNOTSUPP, EPERM};
 
-use crate::loop_simulation::{client_hello, reactor_in};
-use crate::support::Chance;
-use crate::support::certificates::Authority;
-use crate::support::configured;
+use crate::loop_simulation::client_hello;
 use crate::support::messages::query;
-use crate::support::network::{Peers, SimNet, StreamId, World};
-
-const UPSTREAM: &str = "-u127.0.0.1:853";
-const TLS_SIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8853);
-const HTTP_SIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-
-/// Peers that record the loop's operations on their connections.
-#[derive(Default)]
-struct Watchers {
-    closed_at: BTreeMap<StreamId, Instant>,
-    received: BTreeMap<StreamId, Vec<u8>>,
-}
-
-impl Peers for Watchers {
-    fn on_bytes(&mut self, _: &mut World, stream: StreamId, bytes: &[u8]) {
-        self.received.entry(stream).or_default().extend(bytes);
-    }
-    fn on_closed(&mut self, world: &mut World, stream: StreamId) {
-        self.closed_at.insert(stream, world.now);
-    }
-}
-
-/// A loop and its clients. Times are in seconds since the start of the simulation.
-struct Scene {
-    start: Instant,
-    reactor: Box<Reactor<SimNet<Watchers>>>,
-    ports: u16,
-}
-
-impl Scene {
-    fn new(arguments: &[&str]) -> Self {
-        let [certificate, key] = files();
-        let mut all = vec![
-            UPSTREAM.to_owned(),
-            format!("--tls-listen={TLS_SIDE}"),
-            format!("--tls-cert={}", certificate.display()),
-            format!("--tls-key={}", key.display()),
-            format!("--http-listen={HTTP_SIDE}"),
-        ];
-        all.extend(arguments.iter().map(ToString::to_string));
-        let world = World::new(Chance::new(7));
-        let start = world.now;
-        Self {
-            start,
-            reactor: reactor_in(world, Watchers::default(), &configured(&all), 7),
-            ports: 0,
-        }
-    }
-
-    fn world<T>(&mut self, act: impl FnOnce(&mut World) -> T) -> T {
-        act(&mut self.reactor.net_mut().world.borrow_mut())
-    }
-
-    fn after(&mut self, seconds: f64) -> Duration {
-        let start = self.start;
-        let at = start + Duration::from_secs_f64(seconds);
-        self.world(|world| at - world.now)
-    }
-
-    /// Connects from 127.0.0.`host` at this second.
-    fn connect(&mut self, seconds: f64, host: u8, to: SocketAddr) -> StreamId {
-        self.ports += 1;
-        let from = SocketAddr::from(([127, 0, 0, host], 5000 + self.ports));
-        let after = self.after(seconds);
-        self.world(|world| world.connect(from, to, after, 60_000))
-    }
-
-    fn connect_tcp(&mut self, seconds: f64, host: u8) -> StreamId {
-        let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53));
-        self.connect(seconds, host, everywhere)
-    }
-
-    fn send(&mut self, seconds: f64, stream: StreamId, bytes: &[u8]) {
-        let after = self.after(seconds);
-        self.world(|world| world.send(stream, after, bytes.to_vec()));
-    }
-
-    /// Runs the loop until this second.
-    fn run_until(&mut self, seconds: f64) {
-        let after = self.after(seconds);
-        self.world(|world| world.remind(after, 0));
-        let end = self.start + Duration::from_secs_f64(seconds);
-        let mut turns = 0;
-        while self.world(|world| world.now < end) {
-            self.reactor.turn().expect("this poller does not fail");
-            turns += 1;
-            assert!(turns < 100_000, "the loop does not come to rest");
-        }
-    }
-
-    /// Returns the second at which the loop closed a connection.
-    fn closed_at(&mut self, stream: StreamId) -> Option<f64> {
-        let start = self.start;
-        let closed_at = &self.reactor.net_mut().peers.closed_at;
-        closed_at.get(&stream).map(|at| (*at - start).as_secs_f64())
-    }
-
-    fn received(&mut self, stream: StreamId) -> Vec<u8> {
-        let received = &self.reactor.net_mut().peers.received;
-        received.get(&stream).cloned().unwrap_or_default()
-    }
-}
-
-/// Returns the paths of the certificate and its key.
-fn files() -> &'static [PathBuf; 2] {
-    static FILES: OnceLock<(Authority, [PathBuf; 2])> = OnceLock::new();
-    let make = || {
-        let authority = Authority::new("client-limits");
-        let files = authority.server_files();
-        (authority, files)
-    };
-    &FILES.get_or_init(make).1
-}
-
-/// Returns a message with its length in front.
-fn framed(message: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    dotproxy::wire::frame::write(&mut bytes, message);
-    bytes
-}
-
-/// Returns a query that is answered at once, because its opcode is not implemented.
-fn question(id: u16) -> Vec<u8> {
-    let mut bytes = query(id, "www.example", 1, None);
-    bytes[2] = 2 << 3;
-    framed(&bytes)
-}
+use crate::support::tcp_scene::{HTTP_SIDE, TLS_SIDE, TcpScene, framed, question};
 
 /// Returns a message with the QR bit of a response.
 fn response() -> Vec<u8> {
@@ -155,7 +22,7 @@ fn response() -> Vec<u8> {
 #[test]
 fn messages_other_than_queries_do_not_extend_the_idle_timeout() {
     for message in [framed(b""), framed(b"x"), framed(&[0; 11]), response()] {
-        let mut scene = Scene::new(&[]);
+        let mut scene = TcpScene::new(&[]);
         let stream = scene.connect_tcp(0.0, 1);
         for nth in 0..20_u8 {
             scene.send(4.0 * f64::from(nth), stream, &message);
@@ -170,7 +37,7 @@ fn messages_other_than_queries_do_not_extend_the_idle_timeout() {
 
 #[test]
 fn message_sent_byte_by_byte_does_not_extend_the_idle_timeout() {
-    let mut scene = Scene::new(&[]);
+    let mut scene = TcpScene::new(&[]);
     let stream = scene.connect_tcp(0.0, 1);
     for (nth, byte) in (0..20_u8).zip(question(1)) {
         scene.send(4.0 * f64::from(nth), stream, &[byte]);
@@ -184,7 +51,7 @@ fn message_sent_byte_by_byte_does_not_extend_the_idle_timeout() {
 
 #[test]
 fn queries_extend_the_idle_timeout() {
-    let mut scene = Scene::new(&[]);
+    let mut scene = TcpScene::new(&[]);
     let stream = scene.connect_tcp(0.0, 1);
     for nth in 0..10_u8 {
         scene.send(
@@ -205,7 +72,7 @@ fn queries_extend_the_idle_timeout() {
 #[test]
 fn connection_is_closed_after_several_messages_other_than_queries() {
     for message in [framed(b""), framed(b"x"), response()] {
-        let mut scene = Scene::new(&[]);
+        let mut scene = TcpScene::new(&[]);
         let stream = scene.connect_tcp(0.0, 1);
         scene.send(
             1.0,
@@ -227,7 +94,7 @@ fn connection_is_closed_after_several_messages_other_than_queries() {
 
 #[test]
 fn flood_of_messages_other_than_queries_does_not_occupy_the_loop() {
-    let mut scene = Scene::new(&[]);
+    let mut scene = TcpScene::new(&[]);
     let stream = scene.connect_tcp(0.0, 1);
     scene.run_until(0.5);
     for millisecond in 0..1_000_u16 {
@@ -240,7 +107,7 @@ fn flood_of_messages_other_than_queries_does_not_occupy_the_loop() {
 
 #[test]
 fn tls_handshake_has_a_timeout_also_while_it_waits_for_the_proxy() {
-    let mut scene = Scene::new(&[]);
+    let mut scene = TcpScene::new(&[]);
     let stream = scene.connect(0.0, 1, TLS_SIDE);
     scene.run_until(0.5);
     // Each byte arrives in the turn that looks for idle clients.
@@ -256,7 +123,7 @@ fn tls_handshake_has_a_timeout_also_while_it_waits_for_the_proxy() {
 
 #[test]
 fn http_client_that_sends_its_request_byte_by_byte_is_closed() {
-    let mut scene = Scene::new(&[]);
+    let mut scene = TcpScene::new(&[]);
     let stream = scene.connect(0.0, 1, HTTP_SIDE);
     let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: bcdefghijklmnopqrstuvwxyz";
     for (nth, byte) in (0_u8..).zip(request) {
@@ -271,7 +138,7 @@ fn http_client_that_sends_its_request_byte_by_byte_is_closed() {
 
 #[test]
 fn http_client_without_a_request_is_closed_as_early_as_a_dns_client() {
-    let mut scene = Scene::new(&[]);
+    let mut scene = TcpScene::new(&[]);
     let silent = scene.connect(0.0, 1, HTTP_SIDE);
     let part = scene.connect(0.0, 1, HTTP_SIDE);
     scene.send(5.0, part, b"GET /healthz HT");
@@ -296,7 +163,7 @@ fn http_client_without_a_request_is_closed_as_early_as_a_dns_client() {
 
 #[test]
 fn longest_idle_connection_of_the_largest_client_is_replaced() {
-    let mut scene = Scene::new(&["--max-tcp-clients=8"]);
+    let mut scene = TcpScene::new(&["--max-tcp-clients=8"]);
     let many: Vec<_> = (0..5).map(|_| scene.connect_tcp(0.0, 1)).collect();
     let few: Vec<_> = (0..3).map(|_| scene.connect_tcp(0.0, 2)).collect();
     // All connections are active; those of the other address are active half as often.
@@ -333,7 +200,7 @@ fn longest_idle_connection_of_the_largest_client_is_replaced() {
 #[test]
 fn two_addresses_with_all_connections_do_not_exclude_another_client() {
     for side in [SocketAddr::from((Ipv4Addr::UNSPECIFIED, 53)), HTTP_SIDE] {
-        let mut scene = Scene::new(&["--max-tcp-clients=16"]);
+        let mut scene = TcpScene::new(&["--max-tcp-clients=16"]);
         let get = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
         let ask = if side == HTTP_SIDE { get } else { question(5) };
         let held: Vec<_> = (0..16)
@@ -363,7 +230,7 @@ fn two_addresses_with_all_connections_do_not_exclude_another_client() {
 
 #[test]
 fn refused_clients_close_no_connection() {
-    let mut scene = Scene::new(&["--max-tcp-clients=4", "--deny=127.0.0.9"]);
+    let mut scene = TcpScene::new(&["--max-tcp-clients=4", "--deny=127.0.0.9"]);
     let held: Vec<_> = (0..4)
         .map(|nth| scene.connect_tcp(0.0, 1 + nth % 2))
         .collect();
@@ -393,21 +260,21 @@ fn lasting_error_of_accept_pauses_the_loop_and_does_not_block_shutdown() {
         EOPNOTSUPP,
         9_999,
     ] {
-        let mut scene = Scene::new(&["--timeout=2s"]);
+        let mut scene = TcpScene::new(&["--timeout=2s"]);
         scene.world(|world| world.accept_error = Some(errno));
         scene.connect_tcp(1.0, 1);
         let mut turns = 0;
         scene.world(|world| world.remind(Duration::from_secs(11), 0));
         let end = scene.start + Duration::from_secs(11);
         while scene.world(|world| world.now < end) {
-            scene.reactor.turn().expect("this poller does not fail");
+            scene.turn();
             turns += 1;
             assert!(turns < 300, "the loop does not pause, error {errno}");
         }
         scene.world(|world| world.signal(Duration::ZERO, Signal::Finish));
         let mut turn = Turn::GoOn;
         while turn != Turn::Finished {
-            turn = scene.reactor.turn().expect("this poller does not fail");
+            turn = scene.turn();
             turns += 1;
             assert!(turns < 400, "the loop does not end, error {errno}");
         }
@@ -416,12 +283,12 @@ fn lasting_error_of_accept_pauses_the_loop_and_does_not_block_shutdown() {
 
 #[test]
 fn endless_connections_do_not_block_shutdown() {
-    let mut scene = Scene::new(&[]);
+    let mut scene = TcpScene::new(&[]);
     scene.run_until(0.5);
     scene.world(|world| world.accepts_for_ever = true);
     scene.world(|world| world.signal(Duration::from_secs(1), Signal::Finish));
     let mut turns = 0;
-    while scene.reactor.turn().expect("this poller does not fail") != Turn::Finished {
+    while scene.turn() != Turn::Finished {
         turns += 1;
         assert!(turns < 1_000, "the loop does not end");
     }

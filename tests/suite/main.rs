@@ -24,6 +24,7 @@ mod listeners;
 mod log_lines;
 mod loop_simulation;
 mod misframed_upstream;
+mod short_reads;
 
 // The program, as a user starts it.
 mod check_conf;

@@ -138,6 +138,11 @@ impl<S: Read + Write> ClientStream<S> {
         self.peer
     }
 
+    /// Returns the stream of the connection.
+    pub fn stream(&mut self) -> &mut S {
+        self.transport.stream()
+    }
+
     /// Sets the local address of the connection.
     pub fn set_local(&mut self, local: Option<IpAddr>) {
         self.local = local;

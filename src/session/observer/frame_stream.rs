@@ -54,6 +54,11 @@ impl<S: Read + Write> FrameStream<S> {
         self.is_accepted
     }
 
+    /// Returns the stream of the connection.
+    pub fn stream(&mut self) -> &mut S {
+        self.transport.stream()
+    }
+
     /// Reads control frames of the reader. Returns whether the reader has just accepted the content
     /// type.
     pub fn ready(&mut self, scratch: &mut Scratch) -> Result<bool, Failure> {

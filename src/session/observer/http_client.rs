@@ -53,6 +53,11 @@ impl<S: Read + Write> HttpClient<S> {
         }
     }
 
+    /// Returns the stream of the connection.
+    pub fn stream(&mut self) -> &mut S {
+        self.transport.stream()
+    }
+
     /// Posts a document. The previous document must have been answered.
     pub fn post(&mut self, host: impl Display, path: &str, content_type: &str, body: &[u8]) {
         let program = concat!("dotproxy/", env!("CARGO_PKG_VERSION"));

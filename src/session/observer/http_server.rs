@@ -105,6 +105,11 @@ impl<S: Read + Write> HttpStream<S> {
         }
     }
 
+    /// Returns the stream of the connection.
+    pub fn stream(&mut self) -> &mut S {
+        self.transport.stream()
+    }
+
     /// Returns the client's address.
     pub fn peer(&self) -> SocketAddr {
         self.peer

@@ -18,6 +18,10 @@ use tls::{ClientEnd, ServerEnd, TlsStream};
 
 /// A connected stream socket.
 pub trait Stream: Read + Write {
+    /// Handles an event of the poller for the stream. `is_read_closed` is set if the peer will send
+    /// no more, or if the socket has an error.
+    fn on_event(&mut self, _is_read_closed: bool) {}
+
     /// Sends an acknowledgement at once, if the system would delay it until there is data to send.
     fn acknowledge(&mut self) {}
 
@@ -241,13 +245,13 @@ impl<S: Read + Write> Transport<S> {
     }
 }
 
-impl<S: Stream> Transport<S> {
-    /// Calls [`Stream::acknowledge`].
-    pub fn acknowledge(&mut self) {
+impl<S> Transport<S> {
+    /// Returns the stream that carries the data.
+    pub fn stream(&mut self) -> &mut S {
         match self {
-            Self::Plain(plain) => plain.stream.acknowledge(),
-            Self::TlsClient(tls) => tls.stream().acknowledge(),
-            Self::TlsServer(tls) => tls.stream().acknowledge(),
+            Self::Plain(plain) => &mut plain.stream,
+            Self::TlsClient(tls) => tls.stream(),
+            Self::TlsServer(tls) => tls.stream(),
         }
     }
 }

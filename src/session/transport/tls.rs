@@ -147,6 +147,12 @@ impl<S> TlsStream<S, ServerEnd> {
     }
 }
 
+impl<S, E> TlsStream<S, E> {
+    pub(in crate::session) fn stream(&mut self) -> &mut S {
+        &mut self.stream
+    }
+}
+
 impl<S: Read + Write, E: End> TlsStream<S, E> {
     fn new(stream: S, connection: E, stage: TlsStage, error_context: ErrorContext) -> Self {
         Self {
@@ -158,10 +164,6 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
             stage,
             error_context,
         }
-    }
-
-    pub(in crate::session) fn stream(&mut self) -> &mut S {
-        &mut self.stream
     }
 
     pub(in crate::session) fn is_established(&self) -> bool {

@@ -198,6 +198,11 @@ impl<S: Stream> UpstreamHttp2<S> {
         }
     }
 
+    /// Returns the stream of the connection.
+    pub fn stream(&mut self) -> &mut S {
+        self.transport.stream()
+    }
+
     /// Returns whether TCP is connected while the handshake has not ended.
     pub fn is_connected_only(&self) -> bool {
         !self.is_up && self.transport.is_connected()
@@ -246,7 +251,7 @@ impl<S: Stream> UpstreamHttp2<S> {
         let taken = self.transport.flush(scratch)?;
         let has_unacknowledged = std::mem::take(&mut self.has_unacknowledged);
         if taken == 0 && has_unacknowledged && (1..=FEW).contains(&awaited) {
-            self.transport.acknowledge();
+            self.transport.stream().acknowledge();
         }
         Ok(())
     }

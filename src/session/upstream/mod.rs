@@ -31,6 +31,14 @@ impl<S: Stream> UpstreamConnection<S> {
         }
     }
 
+    /// See [`UpstreamStream::stream`].
+    pub fn stream(&mut self) -> &mut S {
+        match self {
+            Self::Stream(stream) => stream.stream(),
+            Self::Http2(http2) => http2.stream(),
+        }
+    }
+
     /// See [`UpstreamStream::is_connected_only`].
     pub fn is_connected_only(&self) -> bool {
         match self {

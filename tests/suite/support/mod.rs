@@ -10,6 +10,7 @@ pub mod network;
 pub mod peers;
 pub mod program;
 pub mod scripted_upstreams;
+pub mod tcp_scene;
 
 use dotproxy::config::Config;
 use dotproxy::options::{self, Command};

@@ -1,8 +1,8 @@
 //! A network without sockets: a clock that jumps from event to event, streams that read and write
 //! in pieces, and peers that are state machines of the test.
 //!
-//! Like the real poller, the network reports an edge once: a reader that stops before it gets
-//! `WouldBlock` is not notified again.
+//! Like the real poller, the network reports an edge once: a reader that stops before a short read
+//! or `WouldBlock` is not notified again.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -16,6 +16,7 @@ use std::time::Duration;
 use dotproxy::base::address::Address;
 use dotproxy::base::arena::Key;
 use dotproxy::base::time::Instant;
+use dotproxy::net::short_reads::ShortReads;
 use dotproxy::net::{Event, Net, Signal};
 use dotproxy::session::Stream;
 use dotproxy::session::client::datagram::{Datagram, Outgoing};
@@ -279,12 +280,15 @@ impl World {
     }
 
     fn wake(&mut self, stream: StreamId) {
-        let key = self
-            .pipes
-            .get(&stream)
-            .filter(|pipe| !pipe.is_closed_by_proxy)
-            .and_then(|pipe| pipe.key);
-        self.ready.extend(key.map(|key| Event::Ready(key.token())));
+        let pipe = self.pipes.get(&stream);
+        if let Some(pipe) = pipe.filter(|pipe| !pipe.is_closed_by_proxy)
+            && let Some(key) = pipe.key
+        {
+            self.ready.push(Event::Ready {
+                token: key.token(),
+                is_read_closed: pipe.is_ended || pipe.error.is_some(),
+            });
+        }
     }
 
     fn handle_event(&mut self, network_event: NetworkEvent, peers: &mut dyn Peers) {
@@ -329,7 +333,7 @@ impl World {
                 let is_heard = |inbox: &&mut Inbox| inbox.only_from.is_none_or(|peer| peer == from);
                 if let Some(inbox) = self.inboxes.get_mut(&to).filter(is_heard) {
                     inbox.datagrams.push_back((bytes, from));
-                    self.ready.push(Event::Ready(inbox.key.token()));
+                    self.ready.push(Event::readable(inbox.key.token()));
                 }
             }
             NetworkEvent::DatagramToPeer(from, to, bytes) => {
@@ -338,12 +342,40 @@ impl World {
             NetworkEvent::Arrived(from, to, stream) => {
                 if let Some(backlog) = self.backlogs.get_mut(&to) {
                     backlog.streams.push_back((stream, from));
-                    self.ready.push(Event::Ready(backlog.key.token()));
+                    self.ready.push(Event::readable(backlog.key.token()));
                 }
             }
             NetworkEvent::Reminder(reminder) => peers.on_reminder(self, reminder),
             NetworkEvent::Signal(signal) => self.ready.push(Event::Signal(signal)),
         }
+    }
+
+    /// Returns the maximum number of bytes of the next read: some reads get only a part.
+    fn read_max(&mut self, stream: StreamId, len: usize) -> usize {
+        let available = self.pipes[&stream].to_proxy.len().min(len);
+        if available == 0 || self.chance.percent(70) {
+            len
+        } else {
+            1 + self.chance.below(available)
+        }
+    }
+
+    fn read(&mut self, stream: StreamId, buffer: &mut [u8]) -> io::Result<usize> {
+        let pipe = self.pipes.get_mut(&stream).expect("a stream stays known");
+        if let Some(kind) = pipe.error {
+            return Err(kind.into());
+        }
+        if pipe.to_proxy.is_empty() && !pipe.is_ended {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let len = pipe.to_proxy.len().min(buffer.len());
+        if len > 0 {
+            pipe.sent_before_read.get_or_insert(self.datagrams_sent);
+        }
+        for (place, byte) in buffer.iter_mut().zip(pipe.to_proxy.drain(..len)) {
+            *place = byte;
+        }
+        Ok(len)
     }
 
     fn fail(&mut self, stream: StreamId, kind: ErrorKind) {
@@ -372,6 +404,7 @@ impl<P: Peers> SimNet<P> {
         SimStream {
             id,
             world: Rc::clone(&self.world),
+            reads: ShortReads::default(),
         }
     }
 }
@@ -462,7 +495,7 @@ impl<P: Peers> Net for SimNet<P> {
         inbox.expect("the socket is bound").is_watched = is_watched;
         if is_watched {
             // The socket was full only for a moment.
-            world.ready.push(Event::Ready(key.token()));
+            world.ready.push(Event::readable(key.token()));
         }
         Ok(())
     }
@@ -554,37 +587,24 @@ impl<P: Peers> Net for SimNet<P> {
 pub struct SimStream {
     id: StreamId,
     world: Rc<RefCell<World>>,
+    reads: ShortReads,
 }
 
 impl Read for SimStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let world = &mut *self.world.borrow_mut();
-        let pipe = world.pipes.get_mut(&self.id).expect("a stream stays known");
-        if let Some(kind) = pipe.error {
-            return Err(kind.into());
-        }
-        let available = pipe.to_proxy.len().min(buffer.len());
-        if available == 0 {
-            return if pipe.is_ended {
-                Ok(0)
-            } else {
-                Err(ErrorKind::WouldBlock.into())
-            };
-        }
-        let len = if world.chance.percent(70) {
-            available
-        } else {
-            1 + world.chance.below(available)
-        };
-        pipe.sent_before_read.get_or_insert(world.datagrams_sent);
-        for (place, byte) in buffer.iter_mut().zip(pipe.to_proxy.drain(..len)) {
-            *place = byte;
-        }
-        Ok(len)
+        let len = world.read_max(self.id, buffer.len());
+        let buffer = &mut buffer[..len];
+        self.reads
+            .read(buffer, |buffer| world.read(self.id, buffer))
     }
 }
 
-impl Stream for SimStream {}
+impl Stream for SimStream {
+    fn on_event(&mut self, is_read_closed: bool) {
+        self.reads.on_event(is_read_closed);
+    }
+}
 
 impl Write for SimStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -693,7 +713,7 @@ impl SimDatagram {
         let in_thousand = if connected.is_some() { 1 } else { 20 };
         if world.chance.below(1_000) < in_thousand {
             if is_watched {
-                world.ready.push(Event::Ready(key.token()));
+                world.ready.push(Event::readable(key.token()));
             }
             return Err(ErrorKind::WouldBlock.into());
         }
