@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checks dotproxy with upstreams over HTTPS (RFC 8484): unbound, dnsdist, knot-resolver, unbound behind
-nghttpx, and a backend over HTTP/1.1 behind nginx.
+nghttpx, and a backend over HTTP/1.1 behind nginx, which ends connections in a second configuration.
 
 Each server listens on 127.0.0.1 and has the same address for every name. Once it has answered kdig,
 dotproxy forwards --count queries to it without a cache. The client keeps 50 queries outstanding and sends
@@ -50,12 +50,14 @@ ROUNDS = 5
 CPU_ROUNDS, CPU_RATIO_MAX = 9, 1.4
 # Lines of each log that are printed if a check fails.
 LOG_LINES = 10
-# nginx announces the end of a connection (GOAWAY) after this number of requests.
+# nginx-goaway announces the end of a connection (GOAWAY) after this number of requests.
 NGINX_REQUESTS = 100
 # The limit on concurrent streams of the second unbound, which is below OUTSTANDING.
 FEW_STREAMS = 10
 PROGRAMS = ["unbound", "dnsdist", "kresd", "nghttpx", "nginx", "kdig", "openssl"]
 PATH = "/dns-query"
+# The module for DNS over TLS, from its own package.
+NGINX_STREAM = "/usr/lib/nginx/modules/ngx_stream_module.so"
 NOERROR, SERVFAIL = 0, 2
 HEADER = f"{'upstream':<24}{'queries':>8}{'lost':>7}{'errors':>8}{'time':>9}{'CPU/query':>11}{'ratio':>7}"
 
@@ -148,13 +150,15 @@ def start_nghttpx(stack, work):
     return port, None
 
 
-def start_nginx(stack, work, protocol="http2"):
-    """Starts nginx, which passes requests over HTTP/1.1 to a backend in this process. It sends GOAWAY often,
-    and ignores the requests that cross it."""
-    port, backend = free_port(), start_backend(stack)
+def start_nginx(stack, work, protocol="http2", requests=1_000_000):
+    """Starts nginx, which passes requests over HTTP/1.1 to a backend in this process, and DNS over TLS to
+    one over TCP. It sends GOAWAY after this number of requests."""
+    port, tls = free_port(), free_port()
+    backend, dns_backend = start_backend(stack, HttpBackend), start_backend(stack, DnsBackend)
     temporary = "\n".join(f"  {kind}_temp_path {work}/nginx-{kind};"
                           for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
     conf = write(f"{work}/nginx.conf", f"""
+load_module {NGINX_STREAM};
 daemon off;
 master_process off;
 pid {work}/nginx.pid;
@@ -162,7 +166,7 @@ error_log stderr;
 events {{ worker_connections 1024; }}
 http {{
   access_log off;
-  keepalive_requests {NGINX_REQUESTS};
+  keepalive_requests {requests};
 {temporary}
   upstream backend {{
     server 127.0.0.1:{backend};
@@ -181,9 +185,22 @@ http {{
     }}
   }}
 }}
+stream {{
+  server {{
+    listen 127.0.0.1:{tls} ssl;
+    ssl_certificate {work}/server.pem;
+    ssl_certificate_key {work}/server.key;
+    proxy_pass 127.0.0.1:{dns_backend};
+  }}
+}}
 """)
     start(stack, work, "nginx", "nginx", "-c", conf, "-p", work, "-e", "stderr")
-    return port, None
+    return port, tls
+
+
+def start_nginx_goaway(stack, work):
+    """Starts nginx that often ends a connection, and ignores the requests that cross its GOAWAY."""
+    return start_nginx(stack, work, requests=NGINX_REQUESTS)[0], None
 
 
 SERVERS = {
@@ -193,17 +210,38 @@ SERVERS = {
     "knot-resolver": start_knot_resolver,
     "nghttpx": start_nghttpx,
     "nginx": start_nginx,
+    "nginx-goaway": start_nginx_goaway,
 }
 
 
 class Backend(asyncio.Protocol):
-    """A connection of a web server that answers DNS messages in POST requests over HTTP/1.1."""
+    """A connection of a server."""
 
     def connection_made(self, transport):
         self.transport, self.data = transport, b""
 
     def data_received(self, data):
         self.data += data
+        self.answer()
+
+
+class DnsBackend(Backend):
+    """A connection of a server of DNS over TCP."""
+
+    def answer(self):
+        while len(self.data) > 2:
+            end = 2 + int.from_bytes(self.data[:2], "big")
+            if len(self.data) < end:
+                return
+            answer = answer_to(self.data[2:end])
+            self.transport.write(len(answer).to_bytes(2, "big") + answer)
+            self.data = self.data[end:]
+
+
+class HttpBackend(Backend):
+    """A connection of a web server that answers DNS messages in POST requests over HTTP/1.1."""
+
+    def answer(self):
         while True:
             head, end, rest = self.data.partition(b"\r\n\r\n")
             length = re.search(rb"(?i)^content-length: *(\d+)", head, re.M)
@@ -230,10 +268,10 @@ def answer_to(message):
     return message[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + message[12:end] + record
 
 
-def start_backend(stack):
-    """Serves HTTP/1.1 from a thread. Returns the port."""
+def start_backend(stack, backend):
+    """Serves these connections from a thread. Returns the port."""
     loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(loop.create_server(Backend, "127.0.0.1", 0, backlog=256))
+    server = loop.run_until_complete(loop.create_server(backend, "127.0.0.1", 0, backlog=256))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 

@@ -8,7 +8,7 @@ set -eu
 packages="bind9-dnsutils bind9-utils buildah busybox chromium curl dns-root-data dnsdist dnsmasq-base dnsperf dnstap-ldns faketime fish fstrm-bin g++ \
 gcc-aarch64-linux-gnu iproute2 knot-dnsutils knot-resolver ldnsutils libc6-dev libc6-dev-arm64-cross lintian \
 logrotate mandoc musl-tools openrc openssl prometheus python3 python3-pip qemu-user runit \
-nghttp2-client nghttp2-proxy nginx nsd shellcheck strace stubby systemd unbound valgrind zsh"
+nghttp2-client nghttp2-proxy nginx libnginx-mod-stream nsd shellcheck strace stubby systemd unbound valgrind zsh"
 peers="pdns-recursor smartdns"
 [ "${1:-}" != --peers ] || packages="$packages $peers"
 
