@@ -34,10 +34,6 @@ impl From<FailureKind> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // An error of HTTP/2 says nothing about DNS messages.
-        if self.kind == FailureKind::Protocol && self.detail.starts_with(HTTP2) {
-            return f.write_str(&self.detail);
-        }
         f.write_str(self.kind.text())?;
         if self.detail.is_empty() {
             return Ok(());
@@ -45,9 +41,6 @@ impl fmt::Display for Failure {
         write!(f, ": {}", self.detail)
     }
 }
-
-/// The start of the detail of a [`FailureKind::Protocol`] that is an error of HTTP/2.
-pub const HTTP2: &str = "HTTP/2: ";
 
 /// The kind of a failure. Each kind is handled, counted and reported to clients separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +59,8 @@ pub enum FailureKind {
     Closed,
     /// The data that the peer sent over TLS is not DNS.
     Protocol,
+    /// The peer violated HTTP/2 or exceeded a limit, or its response has no DNS message.
+    Http2,
     /// Queries waited and no answer arrived.
     Stalled,
     /// The upstream answers with errors where another upstream has an answer.
@@ -78,7 +73,7 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// All kinds in the order of declaration.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Connect,
         Self::Authentication,
         Self::Tls,
@@ -86,6 +81,7 @@ impl FailureKind {
         Self::HandshakeTimeout,
         Self::Closed,
         Self::Protocol,
+        Self::Http2,
         Self::Stalled,
         Self::BadAnswer,
         Self::NoAddress,
@@ -102,6 +98,7 @@ impl FailureKind {
             Self::HandshakeTimeout => "handshake-timeout",
             Self::Closed => "closed",
             Self::Protocol => "protocol",
+            Self::Http2 => "http2",
             Self::Stalled => "stalled",
             Self::BadAnswer => "bad-answer",
             Self::NoAddress => "no-address",
@@ -119,6 +116,7 @@ impl FailureKind {
             Self::HandshakeTimeout => "handshake timeout",
             Self::Closed => "connection closed by upstream",
             Self::Protocol => "malformed DNS message",
+            Self::Http2 => "HTTP/2 failed",
             Self::Stalled => "no answer",
             Self::BadAnswer => "error replies to questions that another upstream answers",
             Self::NoAddress => "no known address",
@@ -157,6 +155,10 @@ impl FailureKind {
                 ExtendedErrorCode::NETWORK_ERROR,
                 "upstream answers are malformed",
             ),
+            Self::Http2 => (
+                ExtendedErrorCode::NETWORK_ERROR,
+                "HTTP/2 with upstream failed",
+            ),
             Self::Stalled => (
                 ExtendedErrorCode::NO_REACHABLE_AUTHORITY,
                 "upstream does not answer",
@@ -178,16 +180,6 @@ impl FailureKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn error_of_http2_is_not_one_of_a_dns_message() {
-        let failure = |detail: &str| Failure::new(FailureKind::Protocol, detail).to_string();
-        assert_eq!(
-            failure("HTTP/2: too many settings"),
-            "HTTP/2: too many settings"
-        );
-        assert_eq!(failure("too long"), "malformed DNS message: too long");
-    }
 
     #[test]
     fn forwarding_loop_has_advice() {

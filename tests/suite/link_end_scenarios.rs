@@ -51,9 +51,10 @@ fn sent_of(world: &World, host: u8, stem: &str) -> usize {
         .count()
 }
 
-const KINDS: [FailureKind; 3] = [
+const KINDS: [FailureKind; 4] = [
     FailureKind::Closed,
     FailureKind::Protocol,
+    FailureKind::Http2,
     // A record that cannot be decrypted.
     FailureKind::Tls,
 ];

@@ -159,7 +159,7 @@ impl FailureClass {
             | FailureKind::ConnectTimeout
             | FailureKind::HandshakeTimeout
             | FailureKind::NoAddress => Self::Unreachable,
-            FailureKind::Closed | FailureKind::Protocol => Self::Unhelpful,
+            FailureKind::Closed | FailureKind::Protocol | FailureKind::Http2 => Self::Unhelpful,
             FailureKind::Stalled => Self::Silent,
             FailureKind::BadAnswer => Self::Wrong,
             FailureKind::Loop => Self::Looping,

@@ -93,7 +93,7 @@ impl Proxy {
             return;
         };
         let upstream = self.upstreams.endpoint(endpoint).upstream;
-        self.count_failure(upstream, FailureKind::Protocol);
+        self.count_failure(upstream, FailureKind::Http2);
         let label = self.upstreams.endpoint(endpoint).label().to_owned();
         self.log_throttle.on_no_message(&label, status, now);
         if let Some(reply) = self.reply_without_message(key, id, status) {

@@ -156,7 +156,7 @@ impl Link {
             && self.scheme != Scheme::Udp
             && matches!(
                 kind,
-                FailureKind::Closed | FailureKind::Protocol | FailureKind::Tls
+                FailureKind::Closed | FailureKind::Protocol | FailureKind::Http2 | FailureKind::Tls
             )
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use super::stream::UpstreamEvent;
-use crate::base::failure::{Failure, FailureKind, HTTP2};
+use crate::base::failure::{Failure, FailureKind};
 use crate::config::upstream::HTTPS_PORT;
 use crate::config::{Host, Upstream};
 use crate::session::http2::{
@@ -143,8 +143,7 @@ impl<S: Stream> UpstreamHttp2<S> {
             if let Err(error) = result {
                 // GOAWAY tells the upstream why the connection ends.
                 let _ = self.transport.flush(scratch);
-                let detail = format!("{HTTP2}{}", error.detail);
-                return Err(Failure::new(FailureKind::Protocol, detail));
+                return Err(Failure::new(FailureKind::Http2, error.detail));
             }
             let received = received?;
             if !self.is_up && self.transport.is_established() {

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use crate::base::failure::{Failure, FailureKind, HTTP2};
+use crate::base::failure::{Failure, FailureKind};
 use crate::config::Limits;
 use crate::config::upstream::DOH_PATH;
 use crate::session::http2::{
@@ -263,12 +263,12 @@ impl HttpsRequests {
 
     fn fail(&mut self, detail: &str) {
         let detail = if self.http2.has_preface() {
-            format!("{HTTP2}{detail}")
+            detail
         } else {
             self.refusal = VERSION_NOT_SUPPORTED;
-            format!("{HTTP2}the client does not use it")
+            "the client does not use it"
         };
-        self.failure = Some(Failure::new(FailureKind::Protocol, detail));
+        self.failure = Some(Failure::new(FailureKind::Http2, detail));
     }
 
     /// Sends a response to the query with its id. Returns `false` if the client leaves too much

@@ -380,7 +380,10 @@ fn client_without_http2_gets_a_clear_response() {
     let mut scene = Scene::before_preface();
     scene.pipe.push(b"GET /dns-query?dns=AAAA HTTP/1.1\r\n\r\n");
     let failure = scene.ready().unwrap_err();
-    assert_eq!(failure.kind, FailureKind::Protocol);
+    assert_eq!(
+        failure.to_string(),
+        "HTTP/2 failed: the client does not use it"
+    );
     let sent = String::from_utf8(scene.pipe.sent()).unwrap();
     let (head, text) = sent.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 505 HTTP Version Not Supported\r\n"));
