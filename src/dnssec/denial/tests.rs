@@ -352,7 +352,14 @@ fn bitmap_denies_any_only_if_the_name_has_no_records() {
         (&[][..], true),
         (&nxname_bitmap, true),
         (&[0, 1, 0x40], false),
-        (&[0, 6, 0, 0, 0, 0, 0, 3], false),
+        // An empty non-terminal by compact denial, with NSEC and with NSEC3.
+        (&[0, 6, 0, 0, 0, 0, 0, 3], true),
+        (&[0, 6, 0, 0, 0, 0, 0, 2], true),
+        (&[0, 6, 0x40, 0, 0, 0, 0, 3], false),
+        (&[0, 6, 0, 0, 0, 0, 0, 7], false),
+        (&[0, 6, 0, 0, 0, 0, 0, 3, 1, 1, 0x40], false),
+        (&[1, 6, 0, 0, 0, 0, 0, 3], false),
+        (&[0, 6, 0, 0], false),
     ] {
         let types = TypeBitmap::new(bitmap);
         assert_eq!(types.denies(Type::ANY, false), is_denied, "{bitmap:?}");
