@@ -103,7 +103,7 @@ fn ds_of(anchor: &TrustAnchor) -> Option<Box<[u8]>> {
     make_lowercase(&mut digested);
     digested.extend_from_slice(&anchor.data);
     let digest = verify::digest(SHA256, &digested)?;
-    let mut ds = key.tag().to_be_bytes().to_vec();
+    let mut ds = key.tag.to_be_bytes().to_vec();
     ds.extend([key.algorithm, SHA256]);
     ds.extend_from_slice(digest.as_ref());
     Some(ds.into())

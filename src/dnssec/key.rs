@@ -23,6 +23,8 @@ pub struct Dnskey<'a> {
     pub algorithm: u8,
     /// The key, in the form of its algorithm.
     pub public_key: &'a [u8],
+    /// The tag of the key (RFC 4034, appendix B). Several keys may have the same tag.
+    pub tag: u16,
     data: &'a [u8],
 }
 
@@ -37,6 +39,7 @@ impl<'a> Dnskey<'a> {
             protocol: *protocol,
             algorithm: *algorithm,
             public_key,
+            tag: tag(data),
             data,
         })
     }
@@ -72,16 +75,17 @@ impl<'a> Dnskey<'a> {
     pub fn cost(&self) -> u32 {
         verify::cost(self.algorithm, self.public_key)
     }
+}
 
-    /// Returns the tag of the key (RFC 4034, appendix B). Several keys may have the same tag.
-    pub fn tag(&self) -> u16 {
-        let words = self.data.chunks(2);
-        let sum: u32 = words
-            .map(|word| u32::from(word[0]) << 8 | word.get(1).map_or(0, |low| u32::from(*low)))
-            .sum();
-        let folded = sum.wrapping_add(sum >> 16) & u32::from(u16::MAX);
-        u16::try_from(folded).unwrap_or(u16::MAX)
-    }
+/// Returns the tag of the key with this data. A key is compared with many signatures and DS
+/// records, so its tag is computed once, when it is parsed.
+fn tag(data: &[u8]) -> u16 {
+    let words = data.chunks(2);
+    let sum: u32 = words
+        .map(|word| u32::from(word[0]) << 8 | word.get(1).map_or(0, |low| u32::from(*low)))
+        .sum();
+    let folded = sum.wrapping_add(sum >> 16) & u32::from(u16::MAX);
+    u16::try_from(folded).unwrap_or(u16::MAX)
 }
 
 /// The data of a DS record.
@@ -125,7 +129,7 @@ impl<'a> Ds<'a> {
 
     /// Returns whether the record may name a key: its tag and algorithm are those of the key.
     pub fn may_match(&self, key: &Dnskey<'_>) -> bool {
-        self.algorithm == key.algorithm && self.key_tag == key.tag() && key.may_sign()
+        self.algorithm == key.algorithm && self.key_tag == key.tag && key.may_sign()
     }
 
     /// Returns whether the record names a key of the zone `owner`, which is uncompressed.

@@ -133,7 +133,7 @@ impl Costly {
         let key = self.dnskey();
         let tag = Dnskey::parse(&key)
             .expect("the data of the test is valid")
-            .tag();
+            .tag;
         let mut fields = rr_type.0.to_be_bytes().to_vec();
         fields.extend([
             14,

@@ -67,7 +67,7 @@ fn verify_all(bytes: &[u8], keys: &[Dnskey<'_>]) -> Result<usize, SignatureError
         for signature in &set.signatures {
             let rrsig = Rrsig::parse(signature.data(bytes)).map_err(|_| SignatureError::Wrong)?;
             let owner = owner(&message, signature).map_err(|_| SignatureError::Wrong)?;
-            let key = keys.iter().find(|key| key.tag() == rrsig.key_tag);
+            let key = keys.iter().find(|key| key.tag == rrsig.key_tag);
             let key = key.ok_or(SignatureError::Wrong)?;
             let mut signed = Vec::new();
             rrsig
@@ -133,7 +133,7 @@ fn ds_names_the_key_signing_key_only() {
             let keys = keys(&message);
             let named: Vec<_> = keys.iter().filter(|key| ds.matches(&owner, key)).collect();
             assert_eq!(named.len(), 1, "{}", zone.name);
-            assert_eq!(named[0].tag(), ds.key_tag);
+            assert_eq!(named[0].tag, ds.key_tag);
             assert!(named[0].may_sign());
             assert!(!ds.matches(b"\x05other\0", named[0]));
             let mut other = data.clone();

@@ -177,7 +177,7 @@ impl Zone {
     /// Returns the data of the DS record.
     pub fn ds(&self) -> Vec<u8> {
         let key = self.dnskey();
-        let tag = Dnskey::parse(&key).expect("a whole key").tag();
+        let tag = Dnskey::parse(&key).expect("a whole key").tag;
         let digest = digest(2, &[&self.apex[..], &key].concat()).expect("SHA-256");
         [&tag.to_be_bytes()[..], &[15, 2], digest.as_ref()].concat()
     }
@@ -210,12 +210,7 @@ impl Zone {
         head.extend((TIME + 86_400).to_be_bytes());
         head.extend((TIME - 86_400).to_be_bytes());
         let key = self.dnskey();
-        head.extend(
-            Dnskey::parse(&key)
-                .expect("a whole key")
-                .tag()
-                .to_be_bytes(),
-        );
+        head.extend(Dnskey::parse(&key).expect("a whole key").tag.to_be_bytes());
         head
     }
 

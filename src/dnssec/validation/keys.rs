@@ -145,7 +145,7 @@ mod tests {
         // The same key in each record, and DS records with its tag and other digests.
         let data = [&[1, 1, 3, 13][..], &[7; 64]].concat();
         let key = Dnskey::parse(&data).unwrap();
-        let [high, low] = key.tag().to_be_bytes();
+        let [high, low] = key.tag.to_be_bytes();
         let wrong = [&[high, low, 13, 2][..], &[9; 32]].concat();
         for (keys, is_bounded) in [(2, true), (3, false)] {
             let ds: Vec<Ds<'_>> = (0..16).map(|_| Ds::parse(&wrong).unwrap()).collect();

@@ -409,7 +409,7 @@ fn pairs<'a>(
 ) -> impl Iterator<Item = Pair<'a>> {
     signatures.iter().flat_map(move |signature| {
         let is_right = move |key: &&Dnskey<'_>| {
-            key.algorithm == signature.algorithm && key.tag() == signature.key_tag && key.may_sign()
+            key.algorithm == signature.algorithm && key.tag == signature.key_tag && key.may_sign()
         };
         let keys = keys.iter().filter(is_right).take(KEYS_PER_SIGNATURE);
         keys.filter_map(

@@ -275,7 +275,7 @@ impl Validator {
             anchored.any(|ds| ds.matches(ROOT, key))
         };
         let shown = parsed.filter(Dnskey::is_secure_entry_point);
-        self.root_keys = shown.map(|key| (key.tag(), is_anchored(&key))).collect();
+        self.root_keys = shown.map(|key| (key.tag, is_anchored(&key))).collect();
     }
 
     /// Returns the number of records in the denial cache and their bytes.

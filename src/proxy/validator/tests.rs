@@ -499,7 +499,7 @@ fn keys_of_the_root_are_compared_with_the_trust_anchors() {
     let anchor = &world.scene.proxy.config.dnssec.anchors[0];
     let tag = match anchor.rr_type {
         Type::DS => u16::from_be_bytes([anchor.data[0], anchor.data[1]]),
-        _ => Dnskey::parse(&anchor.data).unwrap().tag(),
+        _ => Dnskey::parse(&anchor.data).unwrap().tag,
     };
     assert_eq!(world.scene.proxy.root_keys(), [(tag, true)]);
 }

@@ -201,7 +201,7 @@ fn signed_bytes_of_long_records_count_as_work() {
     let long = [&[1, 1, 3, 14][..], &vec![7; 61_000]].concat();
     let [high, low] = Dnskey::parse(&long)
         .expect("the data of the test is valid")
-        .tag()
+        .tag
         .to_be_bytes();
     let mut anchors = vec![costly.anchor()];
     for number in 0..15 {
@@ -226,7 +226,7 @@ fn signed_bytes_of_long_records_count_as_work() {
         data[12..16].copy_from_slice(
             &(u32::try_from(time).expect("the data of the test is valid") - 86_400).to_be_bytes(),
         );
-        data.extend(key.tag().to_be_bytes());
+        data.extend(key.tag.to_be_bytes());
         data.extend(COSTLY);
         data.extend([byte; 96]);
         records.extend(record(COSTLY, Type::RRSIG, &data));
@@ -288,7 +288,7 @@ fn key_above_the_maximum_length_is_ignored() {
         let mut key = vec![1, 1, 3, 15];
         key.resize(len, 7);
         let parsed = Dnskey::parse(&key).expect("the data of the test is valid");
-        let [high, low] = parsed.tag().to_be_bytes();
+        let [high, low] = parsed.tag.to_be_bytes();
         let digest = crate::dnssec::verify::digest(2, &[COSTLY, &key[..]].concat())
             .expect("the data of the test is valid");
         world.anchors = Anchors::new(
