@@ -46,7 +46,7 @@ fuzz_target!(|input: &[u8]| {
             let owner = owner(&message, signature).expect("the names of a message are checked");
             let mut signed = Vec::new();
             if rrsig
-                .write_signed(&mut signed, &message, &owner, &set.records)
+                .write_signed(&mut signed, input, &owner, &set.records)
                 .is_ok()
             {
                 // Names are expanded, each at most 255 bytes for 2 bytes of the message.

@@ -65,7 +65,8 @@ impl<'a> Rrsig<'a> {
     }
 
     /// Appends the signed bytes of a set (RFC 4034, section 3.1.8.1): the fields of the RRSIG and
-    /// the records in canonical form and order, without duplicates. `owner` is uncompressed.
+    /// the records in canonical form and order, without duplicates. `records` are those of the
+    /// message, and `owner` is uncompressed.
     ///
     /// # Errors
     ///
@@ -73,20 +74,19 @@ impl<'a> Rrsig<'a> {
     pub fn write_signed(
         &self,
         out: &mut Vec<u8>,
-        message: &Message<'_>,
+        message: &[u8],
         owner: &[u8],
         records: &[Record],
     ) -> Result<(), Malformed> {
-        let bytes = message.bytes();
         out.extend_from_slice(self.fixed);
         let signer_at = out.len();
         out.extend_from_slice(self.signer);
         name::make_lowercase(&mut out[signer_at..]);
-        let prefix = self.owner_and_fixed(bytes, owner, records.first().ok_or(Malformed)?)?;
+        let prefix = self.owner_and_fixed(message, owner, records.first().ok_or(Malformed)?)?;
         let mut all = Vec::with_capacity(records.len());
         for record in records {
             let mut data = Vec::new();
-            write_data(&mut data, bytes, record)?;
+            write_data(&mut data, message, record)?;
             all.push(data);
         }
         all.sort_unstable();

@@ -71,7 +71,7 @@ fn verify_all(bytes: &[u8], keys: &[Dnskey<'_>]) -> Result<usize, SignatureError
             let key = key.ok_or(SignatureError::Wrong)?;
             let mut signed = Vec::new();
             rrsig
-                .write_signed(&mut signed, &message, &owner, &set.records)
+                .write_signed(&mut signed, bytes, &owner, &set.records)
                 .map_err(|_| SignatureError::Wrong)?;
             key.verify(&signed, rrsig.signature)?;
             verified += 1;

@@ -21,10 +21,10 @@ pub(super) struct Path {
 }
 
 impl Validation {
-    /// Follows the aliases from `name`, which is in lower case. Returns `None` if there are more
-    /// than [`limits::ALIASES`].
-    pub(super) fn path(&self, name: &[u8], rr_type: Type) -> Option<Path> {
-        let mut target: Box<[u8]> = name.into();
+    /// Follows the aliases from the name in the question. Returns `None` if there are more than
+    /// [`limits::ALIASES`].
+    pub(super) fn path(&self) -> Option<Path> {
+        let mut target = self.name.clone();
         let mut places = Vec::new();
         for _ in 0..=limits::ALIASES {
             let answers = || {
@@ -36,10 +36,10 @@ impl Validation {
                 answers.find_map(|(place, set)| (set.rr_type() == Some(rr_type)).then_some(place))
             };
             // Any records are the answer to these types; signatures alone only to RRSIG.
-            let is_answer = |set: &SignedSet| match rr_type {
+            let is_answer = |set: &SignedSet| match self.rr_type {
                 Type::RRSIG => true,
                 Type::ANY => set.rr_type().is_some(),
-                _ => set.rr_type() == Some(rr_type),
+                rr_type => set.rr_type() == Some(rr_type),
             };
             let found = answers().filter(|(_, set)| is_answer(set));
             let found: Vec<usize> = found.map(|(place, _)| place).collect();

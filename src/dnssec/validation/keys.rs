@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use crate::wire::Message;
 use crate::wire::edns::ExtendedErrorCode;
 use crate::wire::question::Type;
 
@@ -19,7 +18,7 @@ use crate::dnssec::{Dnskey, Ds};
 impl Validation {
     /// Judges the message as the keys of the zone in its question.
     pub(super) fn judge_keys(&mut self, cx: &mut Context<'_>) -> Progress<SecurityStatus> {
-        let (zone, _) = self.question();
+        let zone = self.name.clone();
         if !cx.anchors.covers(&zone) {
             return Ok(SecurityStatus::Insecure);
         }
@@ -54,7 +53,7 @@ impl Validation {
         let limit_reached = || Ok(SecurityStatus::Indeterminate(problem(INDETERMINATE)));
         let mut sets = self.sets.iter();
         let place = sets.position(|set| set.is(zone, Type::DNSKEY) && !set.is_authority());
-        let (Some(place), Ok(message)) = (place, Message::parse(&self.message)) else {
+        let Some(place) = place else {
             return bogus(DNSKEY_MISSING);
         };
         let data = self.sets[place].data(&self.message);
@@ -88,7 +87,7 @@ impl Validation {
         }
         if set.is_unchecked() {
             let limits = (&mut self.allowance, cx.work);
-            let code = set.verify_next(&message, (zone, &supported), limits, cx.clock)?;
+            let code = set.verify_next(&self.message, (zone, &supported), limits, cx.clock)?;
             return bogus(code);
         }
         let trusted: Box<[Box<[u8]>]> = keys

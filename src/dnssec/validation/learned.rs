@@ -25,22 +25,22 @@ impl Validation {
 
     /// Returns what an answer to a question for DS says of the zone.
     fn delegation(&self, verdict: &SecurityStatus, work: &Work) -> Option<(ZoneStatus, Duration)> {
-        let (name, _) = self.question();
+        let name = &*self.name;
         let status = match verdict {
             SecurityStatus::Bogus(_) | SecurityStatus::Indeterminate(_) => return None,
             // Otherwise the verdict follows from a zone above, whose status is known.
             SecurityStatus::Insecure => {
-                let denied = self.deny_delegation(&name, work);
+                let denied = self.deny_delegation(name, work);
                 Some(denied).filter(|status| *status == ZoneStatus::Insecure)?
             }
             SecurityStatus::Secure => {
                 let mut sets = self.sets.iter().filter(|set| !set.is_authority());
-                match sets.find(|set| set.is(&name, Type::DS) || set.is(&name, Type::CNAME)) {
-                    Some(set) if set.is(&name, Type::CNAME) || set.is_expanded() => {
+                match sets.find(|set| set.is(name, Type::DS) || set.is(name, Type::CNAME)) {
+                    Some(set) if set.is(name, Type::CNAME) || set.is_expanded() => {
                         ZoneStatus::NotDelegated
                     }
-                    Some(set) => supported_ds(&name, &set.data(&self.message)),
-                    None => self.deny_delegation(&name, work),
+                    Some(set) => supported_ds(name, &set.data(&self.message)),
+                    None => self.deny_delegation(name, work),
                 }
             }
         };

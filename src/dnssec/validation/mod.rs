@@ -181,6 +181,12 @@ struct Allowance {
 #[derive(Debug)]
 pub struct Validation {
     message: Box<[u8]>,
+    /// The name in the question, in lower case.
+    name: Box<[u8]>,
+    /// The type in the question.
+    rr_type: Type,
+    /// The response code says that the last name does not exist.
+    is_nxdomain: bool,
     subject: Subject,
     sets: Vec<SignedSet>,
     allowance: Allowance,
@@ -202,14 +208,21 @@ impl Validation {
     /// Returns [`Malformed`] if the message has no question or too many sets.
     pub fn new(bytes: Box<[u8]>, subject: Subject) -> Result<Self, Malformed> {
         let message = Message::parse(&bytes)?;
-        let asked = message.question().ok_or(Malformed)?.rr_type();
+        let question = message.question().ok_or(Malformed)?;
+        let mut name: Box<[u8]> = question.name().into();
+        make_lowercase(&mut name);
+        let rr_type = question.rr_type();
+        let is_nxdomain = message.rcode() == Rcode::NXDOMAIN;
         let sets = RrSet::of(&message)?;
         let sets = sets
             .into_iter()
-            .map(|set| SignedSet::new(&message, set, asked));
+            .map(|set| SignedSet::new(&message, set, rr_type));
         let sets = sets.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             message: bytes,
+            name,
+            rr_type,
+            is_nxdomain,
             subject,
             sets,
             allowance: Allowance {
@@ -305,9 +318,8 @@ impl Validation {
     /// Returns `None` if it has no other records.
     fn judged_records(&self, is_secure: bool) -> Result<Option<Box<[u8]>>, Malformed> {
         let message = Message::parse(&self.message)?;
-        let (name, rr_type) = self.question();
-        let path = self.path(&name, rr_type).ok_or(Malformed)?;
-        let zone = nearest_zone(&self.sets, &path.target, rr_type == Type::DS);
+        let path = self.path().ok_or(Malformed)?;
+        let zone = nearest_zone(&self.sets, &path.target, self.rr_type == Type::DS);
         // The SOA record of another zone would set the TTL of a denial.
         let is_foreign = |set: &SignedSet| match zone {
             Some(zone) => *set.owner != *zone,
@@ -341,9 +353,10 @@ impl Validation {
     /// Takes questions from the allowance. Those that are being asked count once, and those without
     /// an answer are not asked again.
     fn ask(&mut self, needs: Vec<Need>) -> ValidationStep {
-        let (name, rr_type) = self.question();
         let is_own = |need: &Need| {
-            self.subject != Subject::Answer && need.name == name && need.rr_type == rr_type
+            self.subject != Subject::Answer
+                && need.name == self.name
+                && need.rr_type == self.rr_type
         };
         let is_unanswered = |need: &Need| self.unanswered.iter().any(|(one, _)| one == need);
         let (unanswered, open): (Vec<Need>, Vec<Need>) = needs
@@ -373,37 +386,23 @@ impl Validation {
     }
 
     fn limit_reached(&self) -> SecurityStatus {
-        let (name, rr_type) = self.question();
-        SecurityStatus::Indeterminate(Problem::limit_reached(&name, rr_type))
-    }
-
-    /// Returns the name in lower case and the type of the question.
-    fn question(&self) -> (Box<[u8]>, Type) {
-        let message = Message::parse(&self.message).ok();
-        let question = message.as_ref().and_then(Message::question);
-        let Some(question) = question else {
-            return (Box::new([0]), Type::ANY);
-        };
-        let mut name: Box<[u8]> = question.name().into();
-        make_lowercase(&mut name);
-        (name, question.rr_type())
+        SecurityStatus::Indeterminate(Problem::limit_reached(&self.name, self.rr_type))
     }
 
     /// Judges the message as the answer to its question.
     fn judge(&mut self, cx: &mut Context<'_>) -> Progress<SecurityStatus> {
-        let (name, rr_type) = self.question();
-        if !cx.anchors.covers(&name) {
+        let rr_type = self.rr_type;
+        if !cx.anchors.covers(&self.name) {
             return Ok(SecurityStatus::Insecure);
         }
-        let is_denied = self.is_nxdomain();
-        let Some(path) = self.path(&name, rr_type) else {
+        let Some(path) = self.path() else {
             return Ok(self.limit_reached());
         };
         let mut is_insecure = false;
         for place in &path.places {
             is_insecure |= self.check(*place, cx)?;
         }
-        let is_positive = path.is_answered && !is_denied;
+        let is_positive = path.is_answered && !self.is_nxdomain;
         let proofs = |rr_type: Type| {
             let is_proof = matches!(rr_type, Type::NSEC | Type::NSEC3);
             is_proof || rr_type == Type::SOA && !is_positive
@@ -434,7 +433,7 @@ impl Validation {
     /// not followed: no zone starts at an alias. Only records of zones above the name count, so
     /// that no question depends on its own answer.
     fn judge_delegation(&mut self, cx: &mut Context<'_>) -> Progress<SecurityStatus> {
-        let (name, _) = self.question();
+        let name = self.name.clone();
         let upper = suffixes(&name).nth(1).unwrap_or(&[0]);
         if !cx.anchors.covers(upper) {
             return Ok(SecurityStatus::Insecure);
@@ -461,11 +460,6 @@ impl Validation {
         })
     }
 
-    fn is_nxdomain(&self) -> bool {
-        let message = Message::parse(&self.message);
-        message.is_ok_and(|message| message.rcode() == Rcode::NXDOMAIN)
-    }
-
     /// Checks a set. Returns whether it is insecure.
     fn check(&mut self, place: usize, cx: &mut Context<'_>) -> Progress<bool> {
         if let Some(source) = self.alias_source(place)
@@ -474,10 +468,7 @@ impl Validation {
             // The alias follows from a DNAME, which is signed in its place.
             return self.check(source, cx);
         }
-        let Ok(message) = Message::parse(&self.message) else {
-            return Err(ValidationStep::Done(self.limit_reached()));
-        };
-        let state = self.sets[place].check(&message, &mut self.allowance, cx);
+        let state = self.sets[place].check(&self.message, &mut self.allowance, cx);
         match state? {
             SetState::Bogus(problem) => {
                 Err(ValidationStep::Done(SecurityStatus::Bogus(problem.clone())))

@@ -99,7 +99,7 @@ impl SignedSet {
     /// above `name` signs: [`SignedSet::check`] needs the keys of that zone and nothing else.
     pub(super) fn is_proof_from_above(
         &self,
-        message: &Message<'_>,
+        message: &[u8],
         name: &[u8],
         anchors: &Anchors,
     ) -> bool {
@@ -219,7 +219,7 @@ impl SignedSet {
     /// Judges the set, or performs a step towards it.
     pub(super) fn check(
         &mut self,
-        message: &Message<'_>,
+        message: &[u8],
         allowance: &mut Allowance,
         cx: &mut Context<'_>,
     ) -> Progress<&SetState> {
@@ -257,7 +257,7 @@ impl SignedSet {
     /// set is bogus if no signature and key are left.
     pub(super) fn verify_next(
         &mut self,
-        message: &Message<'_>,
+        message: &[u8],
         (zone, keys): (&[u8], &[Dnskey<'_>]),
         allowances: (&mut Allowance, &Work),
         clock: SignatureClock,
@@ -276,7 +276,7 @@ impl SignedSet {
     /// Verifies one signature with one key.
     fn verify(
         &mut self,
-        message: &Message<'_>,
+        message: &[u8],
         pair: &Pair<'_>,
         zone: &[u8],
         (allowance, work): (&mut Allowance, &Work),
@@ -361,7 +361,7 @@ impl SignedSet {
     /// trust anchor covers the set. The first one decides which zone signs the set.
     fn trusted_signatures<'m>(
         &self,
-        message: &Message<'m>,
+        message: &'m [u8],
         anchors: &Anchors,
     ) -> Option<Vec<Rrsig<'m>>> {
         let anchor = anchors.nearest(self.upper_name())?;
@@ -372,10 +372,9 @@ impl SignedSet {
 
     /// Returns the signatures that may be of this set: those of a zone at or above its owner, and
     /// above it for DS.
-    fn usable_signatures<'m>(&self, message: &Message<'m>) -> Vec<Rrsig<'m>> {
-        let bytes = message.bytes();
+    fn usable_signatures<'m>(&self, message: &'m [u8]) -> Vec<Rrsig<'m>> {
         let records = self.set.signatures.iter();
-        let parsed = records.filter_map(|record| Rrsig::parse(record.data(bytes)).ok());
+        let parsed = records.filter_map(|record| Rrsig::parse(record.data(message)).ok());
         let is_usable = |signature: &Rrsig<'m>| {
             let is_above = canonical::is_at_or_below(self.upper_name(), signature.signer);
             let is_within =

@@ -106,7 +106,7 @@ impl World {
                 }
                 ValidationStep::Done(verdict) => {
                     if let Some((status, lifetime)) = validation.take_learned() {
-                        let (name, _) = validation.question();
+                        let name = validation.name.clone();
                         let until = Instant::default() + lifetime;
                         self.zones.insert(&name, 0, status, until);
                     }
