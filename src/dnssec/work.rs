@@ -9,8 +9,8 @@ use super::limits;
 #[derive(Debug)]
 pub struct Work {
     questions_left: Cell<u8>,
-    /// The rest of the cost, in units of an RSA-2048 verification.
-    cost_left: Cell<u32>,
+    /// The cost of the computations until now, in units of an RSA-2048 verification.
+    cost_spent: Cell<u32>,
     /// A limit was reached.
     is_exhausted: Cell<bool>,
 }
@@ -19,7 +19,7 @@ impl Default for Work {
     fn default() -> Self {
         Self {
             questions_left: Cell::new(limits::QUESTIONS_OF_ANSWER),
-            cost_left: Cell::new(limits::COST_OF_ANSWER),
+            cost_spent: Cell::new(0),
             is_exhausted: Cell::new(false),
         }
     }
@@ -33,12 +33,33 @@ impl Work {
         left.is_some()
     }
 
-    /// Takes the cost of a computation, in units of an RSA-2048 verification. Returns `false` if
-    /// the limit is reached.
+    /// Takes the cost of a computation before it, in units of an RSA-2048 verification. Returns
+    /// `false` if the limit is reached: then the computation is not to be done.
     pub(super) fn take_cost(&self, cost: u32) -> bool {
-        let left = self.cost_left.get().checked_sub(cost);
-        left.map_or_else(|| self.exhaust(), |left| self.cost_left.set(left));
-        left.is_some()
+        let spent = self.cost_spent.get().saturating_add(cost);
+        let is_within = spent <= limits::COST_OF_ANSWER;
+        if is_within {
+            self.cost_spent.set(spent);
+        } else {
+            self.exhaust();
+        }
+        is_within
+    }
+
+    /// Adds the cost of a computation that is done. Returns `false` if the limit is reached.
+    pub(super) fn add_cost(&self, cost: u32) -> bool {
+        let spent = self.cost_spent.get().saturating_add(cost);
+        self.cost_spent.set(spent);
+        let is_within = spent <= limits::COST_OF_ANSWER;
+        if !is_within {
+            self.exhaust();
+        }
+        is_within
+    }
+
+    /// Returns the cost of the computations until now, in units of an RSA-2048 verification.
+    pub fn cost_spent(&self) -> u32 {
+        self.cost_spent.get()
     }
 
     fn exhaust(&self) {

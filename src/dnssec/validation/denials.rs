@@ -52,7 +52,7 @@ fn denials_of<'a>(message: &'a [u8], sets: &'a [SignedSet], zone: &'a [u8]) -> D
 
 /// Returns a proof, unless the hashes that it took cost more than the work that is left.
 fn within(cx: &Context<'_>, denials: &Denials<'_>, proof: Proof) -> Proof {
-    if cx.work.take_cost(denials.cost()) {
+    if cx.work.add_cost(denials.cost()) {
         proof
     } else {
         Proof::TooCostly
@@ -136,7 +136,7 @@ impl Validation {
         let mut denials = denials_of(&self.message, &self.sets, zone);
         let proof = denials.denies_signed_delegation(name);
         // The verdict is known: only later answers lack what this takes.
-        work.take_cost(denials.cost());
+        work.add_cost(denials.cost());
         match proof {
             Proof::Secure | Proof::Insecure => ZoneStatus::Insecure,
             Proof::Missing | Proof::TooCostly => ZoneStatus::NotDelegated,

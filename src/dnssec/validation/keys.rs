@@ -12,6 +12,7 @@ use super::{
     SecurityStatus, Validation,
 };
 use crate::dnssec::limits;
+use crate::dnssec::work::Work;
 use crate::dnssec::zones::{LIFETIME_MAX, LIFETIME_MIN, ZoneStatus};
 use crate::dnssec::{Dnskey, Ds};
 
@@ -67,7 +68,7 @@ impl Validation {
             .collect();
         let ds = ds.iter().filter_map(|data| Ds::parse(data).ok());
         let ds: Vec<Ds<'_>> = ds.filter(Ds::is_supported).collect();
-        let Some(named) = named_keys(zone, &ds, &keys) else {
+        let Some(named) = named_keys(zone, &ds, &keys, cx.work) else {
             return limit_reached();
         };
         let supported: Vec<Dnskey<'_>> =
@@ -115,24 +116,29 @@ impl Validation {
     }
 }
 
-/// Returns the keys of a zone that its DS records name, or `None` if that takes too many digests.
+/// Returns the keys of a zone that its DS records name, or `None` if that takes too many digests or
+/// more than the work that is left.
 fn named_keys<'k>(
     zone: &[u8],
     ds: &[Ds<'_>],
     keys: &[(&[u8], Dnskey<'k>)],
+    work: &Work,
 ) -> Option<Vec<Dnskey<'k>>> {
     let mut digests_left = limits::DIGESTS_OF_ZONE;
+    let mut digested = 0;
     let mut named = Vec::new();
-    for (_, key) in keys {
+    for (data, key) in keys {
         for ds in ds.iter().filter(|ds| ds.may_match(key)) {
             digests_left = digests_left.checked_sub(1)?;
+            digested += zone.len() + data.len();
             if ds.matches(zone, key) {
                 named.push(*key);
                 break;
             }
         }
     }
-    Some(named)
+    let cost = u32::try_from(digested / limits::BYTES_OF_COST).unwrap_or(u32::MAX);
+    work.add_cost(cost).then_some(named)
 }
 
 #[cfg(test)]
@@ -149,8 +155,21 @@ mod tests {
         for (keys, is_bounded) in [(2, true), (3, false)] {
             let ds: Vec<Ds<'_>> = (0..16).map(|_| Ds::parse(&wrong).unwrap()).collect();
             let keys: Vec<(&[u8], Dnskey<'_>)> = (0..keys).map(|_| (&data[..], key)).collect();
-            let named = named_keys(&[0], &ds, &keys);
+            let named = named_keys(&[0], &ds, &keys, &Work::default());
             assert_eq!(named.map(|named| named.len()), is_bounded.then_some(0));
         }
+    }
+
+    #[test]
+    fn digests_count_as_work() {
+        let data = [&[1, 1, 3, 13][..], &[7; 2_044]].concat();
+        let key = Dnskey::parse(&data).unwrap();
+        let [high, low] = key.tag.to_be_bytes();
+        let wrong = [&[high, low, 13, 2][..], &[9; 32]].concat();
+        let ds: Vec<Ds<'_>> = (0..16).map(|_| Ds::parse(&wrong).unwrap()).collect();
+        let work = Work::default();
+        let keys = [(&data[..], key), (&data, key)];
+        named_keys(&[0], &ds, &keys, &work).unwrap();
+        assert_eq!(work.cost_spent(), 16);
     }
 }

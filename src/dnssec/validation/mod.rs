@@ -120,8 +120,6 @@ pub enum ValidationStep {
     Need(Vec<Need>),
     /// A signature was verified, and more steps follow.
     Yield {
-        /// The cost of the step, in units of an RSA-2048 verification.
-        cost: u32,
         /// The signature was right.
         is_right: bool,
     },
@@ -251,7 +249,7 @@ impl Validation {
         &self.message
     }
 
-    /// Performs a step.
+    /// Performs a step. Its cost is added to the work in the context.
     pub fn step(&mut self, cx: &mut Context<'_>) -> ValidationStep {
         let result = match self.subject {
             Subject::Answer => self.judge(cx),

@@ -329,7 +329,7 @@ impl SignedSet {
                 *tried += 1;
             }
         }
-        ValidationStep::Yield { cost, is_right }
+        ValidationStep::Yield { is_right }
     }
 
     /// Judges a set without a signature that counts: it is bogus unless it is in an insecure zone.

@@ -89,7 +89,7 @@ pub(super) struct Validator {
     /// Exchanges whose validation goes on in a later turn, and the time of the first one.
     runnable: VecDeque<ExchangeKey>,
     runnable_since: Instant,
-    /// The rest of the cost of signatures in this turn.
+    /// The rest of the cost of signatures, hashes and digests in this turn.
     cost_left: u32,
     /// The number of answers that are being validated, and their bytes.
     parked: usize,
@@ -439,6 +439,7 @@ impl Proxy {
             let Parked {
                 validation, work, ..
             } = &mut **parked;
+            let spent_before = work.cost_spent();
             let step = validation.step(&mut Context {
                 zones: &mut validator.zones,
                 pool: exchange.pool.0,
@@ -447,10 +448,11 @@ impl Proxy {
                 now: cx.now,
                 work,
             });
+            let cost = work.cost_spent() - spent_before;
+            validator.cost_left = validator.cost_left.saturating_sub(cost);
             match step {
-                ValidationStep::Yield { cost, is_right } => {
+                ValidationStep::Yield { is_right } => {
                     self.counters.dnssec.count_signature(is_right);
-                    validator.cost_left = validator.cost_left.saturating_sub(cost);
                 }
                 ValidationStep::Need(needs) => {
                     for need in needs {

@@ -136,3 +136,27 @@ fn one_upstream_that_fails_all_keys_does_not_exhaust_the_work() {
         assert_eq!(response.rcode(), Rcode::NOERROR);
     }
 }
+
+#[test]
+fn hashes_of_a_denial_count_toward_the_limit_of_a_turn() {
+    let mut config = config(ON);
+    config.limits.signatures_per_turn = 10_000;
+    let mut world = World::of(config);
+    world.ask("www.nsec3.tld1", Type::A, AD);
+    let state = |world: &World| {
+        let validator = world.scene.proxy.validator.as_ref();
+        let left = validator.expect("the validator is on").cost_left;
+        let counters = &world.scene.proxy.counters().dnssec;
+        (left, counters.valid_signatures)
+    };
+    let (left_before, signatures_before) = state(&world);
+    let response = world.ask("nothing.at.all.nsec3.tld1", Type::A, AD);
+    assert_eq!(response.rcode(), Rcode::NXDOMAIN);
+    let (left, signatures) = state(&world);
+    let of_signatures = 3 * u32::try_from(signatures - signatures_before).expect("a few");
+    assert!(
+        left_before - left > of_signatures,
+        "{} {of_signatures}",
+        left_before - left
+    );
+}
