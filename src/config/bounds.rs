@@ -199,7 +199,8 @@ pub struct Limits {
     /// Answers that are validated at once (DNSSEC), at most half of them for clients, and questions
     /// that the validator asks at once.
     pub validations: usize,
-    /// Bytes of all answers that are validated at once, at most half of them for clients.
+    /// Bytes of all answers that are validated at once, at most half of them for clients, and half
+    /// of these for large answers.
     pub validations_held: usize,
     /// Unknown zones between a trust anchor and the name of a client's query.
     pub validation_depth: u8,

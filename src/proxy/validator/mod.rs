@@ -37,7 +37,7 @@ use super::keys::{ExchangeKey, PoolIndex};
 use super::outcome::Outcome;
 use super::upstream::link::{Abandoned, QuestionHash};
 use crate::base::time::Instant;
-use crate::config::{CacheSettings, Config, DnssecMode, TrustAnchor};
+use crate::config::{CacheSettings, Config, DnssecMode, Limits, TrustAnchor};
 use crate::dnssec::anchors::Anchors;
 use crate::dnssec::clock::SignatureClock;
 use crate::dnssec::denial_cache::{Denial, DenialCache};
@@ -65,6 +65,9 @@ const LOG_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// The time between the deadline of the questions of a validation and that of its answer.
 const QUESTIONS_MARGIN: Duration = Duration::from_millis(50);
+
+/// Number of bytes above which an answer is large. Ordinary answers with signatures are shorter.
+const LARGE_ANSWER_LEN: usize = 4_096;
 
 /// The name of the root zone.
 const ROOT: &[u8] = &[0];
@@ -255,6 +258,20 @@ impl Validator {
         false
     }
 
+    /// Returns whether there is room to validate an answer of this length, to a client or to a
+    /// question of our own. Answers to clients leave half of the room for the records that their
+    /// validation needs, and large answers leave room for ordinary ones.
+    fn has_room(&self, is_for_answer: bool, len: usize, limits: &Limits) -> bool {
+        let quarters = match (is_for_answer, len > LARGE_ANSWER_LEN) {
+            (true, true) => 1,
+            (true, false) => 2,
+            (false, true) => 3,
+            (false, false) => 4,
+        };
+        let parked_max = limits.validations / if is_for_answer { 2 } else { 1 };
+        self.parked < parked_max && self.held + len <= limits.validations_held / 4 * quarters
+    }
+
     /// Returns the number of known zones and their bytes.
     pub(super) fn zones_usage(&self) -> (usize, usize) {
         (self.zones.len(), self.zones.bytes())
@@ -375,12 +392,9 @@ impl Proxy {
             (Purpose::Validation { .. }, _) => Subject::Keys,
             _ => Subject::Answer,
         };
-        let limits = &self.config.limits;
-        let held = validator.held + answer.bytes().len();
-        // Answers to clients leave half of the room for the records that their validation needs.
-        let part = if exchange.is_for_answer() { 2 } else { 1 };
-        let has_room =
-            validator.parked < limits.validations / part && held <= limits.validations_held / part;
+        let len = answer.bytes().len();
+        let held = validator.held + len;
+        let has_room = validator.has_room(exchange.is_for_answer(), len, &self.config.limits);
         let validation = || Validation::new(answer.bytes().into(), subject).ok();
         let Some(validation) = has_room.then(validation).flatten() else {
             // Another upstream's answer would not have room either.

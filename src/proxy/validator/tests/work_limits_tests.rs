@@ -1,7 +1,7 @@
 //! Answers of zones whose owners have the validator ask as much as possible.
 
 use super::*;
-use crate::dnssec::testing::{COSTLY, Costly, branching_answers};
+use crate::dnssec::testing::{COSTLY, Costly, branching_answers, message_with, record};
 
 #[test]
 fn number_of_questions_for_an_answer_is_bounded() {
@@ -159,4 +159,62 @@ fn hashes_of_a_denial_count_toward_the_limit_of_a_turn() {
         "{} {of_signatures}",
         left_before - left
     );
+}
+
+/// Handles the actions of the last call: adds the responses to clients, and answers the queries
+/// that were sent upstream. Returns whether there were any.
+fn step(world: &mut World, responses: &mut Vec<(u8, Rcode)>) -> bool {
+    world.scene.bring_up();
+    let scene = &mut world.scene;
+    for action in scene.outbox.actions() {
+        if let Action::Respond { message, .. } = action {
+            let bytes = scene.outbox.bytes(message);
+            let header = Header::parse(bytes).expect("a response has a header");
+            responses.push((bytes[1], header.flags.rcode()));
+        }
+    }
+    let sent = scene.sent();
+    scene.outbox.clear();
+    let is_any_sent = !sent.is_empty();
+    for (link, query) in sent {
+        let parsed = Message::parse(&query).expect("the proxy sends whole queries");
+        let question = parsed.question().expect("a query has a question");
+        let text = Problem::limit_reached(question.name(), question.rr_type()).to_string();
+        if world.silent_about != Some(&text) {
+            let known = world.answers.get(&question.to_key().to_vec());
+            let mut reply = known.cloned().unwrap_or_else(|| query.clone());
+            reply[..2].copy_from_slice(&query[..2]);
+            reply[2] |= 0x80;
+            scene
+                .proxy
+                .handle_reply(link, &reply, scene.now, &mut scene.outbox);
+        }
+    }
+    is_any_sent
+}
+
+#[test]
+fn large_answers_leave_half_of_the_room_to_others() {
+    let mut config = config(ON);
+    config.limits.validations_held = 64 << 10;
+    let mut world = World::of(config);
+    // The answers wait for the keys.
+    world.silent_about = Some("tld1./DNSKEY");
+    let mut responses = Vec::new();
+    for id in 0..9 {
+        let name = format!("{}.nsec3.tld1", char::from(b'a' + id));
+        let question = key(&name, Type::A);
+        let owner = &question[..question.len() - 4];
+        let text = record(owner, Type(16), &[&[250][..], &[7; 250]].concat());
+        let count = if id < 8 { 18 } else { 4 };
+        let message = message_with(owner, Type::A, [count, 0], &text.repeat(count.into()));
+        world.answers.insert(question, message);
+        start(&mut world, id, &name);
+        while step(&mut world, &mut responses) {}
+    }
+    let mut refused = responses.into_iter();
+    assert!(refused.all(|(id, rcode)| (3..8).contains(&id) && rcode == Rcode::SERVFAIL));
+    let validator = world.scene.proxy.validator.as_ref();
+    let held = validator.expect("the validator is on").held;
+    assert!((15_000..20_000).contains(&held), "{held}");
 }
