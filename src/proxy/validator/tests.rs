@@ -101,6 +101,8 @@ struct World {
     lie_about: Option<&'static str>,
     /// The lie, or `None` for a wrong byte.
     lie: Option<Vec<u8>>,
+    /// Answers that the first upstream gives instead, by question in lower case.
+    lies: HashMap<Vec<u8>, Vec<u8>>,
     /// Questions that no upstream answers.
     silent_about: Option<&'static str>,
     /// The upstreams answer FORMERR to queries with DO.
@@ -139,6 +141,7 @@ impl World {
             sent_cd: Vec::new(),
             lie_about: None,
             lie: None,
+            lies: HashMap::new(),
             silent_about: None,
             refuses_do: false,
             is_over_udp: false,
@@ -221,6 +224,10 @@ impl World {
                 if let Some(lie) = &self.lie {
                     reply.clone_from(lie);
                 }
+            }
+            let lie = self.lies.get(&question.to_key().to_vec());
+            if let Some(lie) = lie.filter(|_| upstream == UpstreamIndex(0)) {
+                reply.clone_from(lie);
             }
             if self.has_long_ttls {
                 let parsed = Message::parse(&reply).unwrap();

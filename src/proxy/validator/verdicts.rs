@@ -152,19 +152,19 @@ impl Proxy {
     ) {
         let source = parked.source;
         let is_bad = match verdict {
-            SecurityStatus::Secure | SecurityStatus::Insecure => false,
+            SecurityStatus::Secure | SecurityStatus::Insecure => {
+                self.on_accepted(key, || source, cx.now);
+                false
+            }
             SecurityStatus::Bogus(_) => true,
+            // Otherwise the upstream gets neither credit nor blame.
             SecurityStatus::Indeterminate(_) => {
                 let is_own_fault = !parked.validation.lacks_answers();
                 is_own_fault && !parked.lacks_room && !parked.work.is_exhausted()
             }
         };
-        if is_bad {
-            if !parked.was_waiting && self.asks_elsewhere_for_records(key, &source, cx) {
-                return;
-            }
-        } else {
-            self.on_accepted(key, || source, cx.now);
+        if is_bad && !parked.was_waiting && self.asks_elsewhere_for_records(key, &source, cx) {
+            return;
         }
         let validator = self.validator.as_mut().expect("the validator is on");
         let mut questions = validator.questions.iter_mut();

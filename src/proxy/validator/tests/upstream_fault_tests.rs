@@ -249,3 +249,16 @@ fn insecure_response_has_no_records_of_other_names() {
         }
     }
 }
+
+#[test]
+fn answer_that_cannot_be_verified_does_not_count_against_another_upstream() {
+    let mut world = World::new(TWO);
+    // No upstream has the keys of the root, and the first has no DNSKEY records of the zone.
+    world.answers.remove(&key("", Type::DNSKEY)[1..]);
+    let question = key("nsec3.tld1", Type::DNSKEY);
+    let servfail = [&[0, 0, 0x81, 0x82, 0, 1, 0, 0, 0, 0, 0, 0], &question[..]].concat();
+    world.lies.insert(question, servfail);
+    let response = world.ask("www.nsec3.tld1", Type::A, AD);
+    assert_eq!(response.rcode(), Rcode::SERVFAIL);
+    assert!(world.scene.proxy.bad_answers.is_empty());
+}
