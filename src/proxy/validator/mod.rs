@@ -99,6 +99,16 @@ pub(super) struct Validator {
     held: usize,
 }
 
+/// A limit of the answer that needed a question of our own first. Other answers that wait for the
+/// question may be within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AskerLimit {
+    /// The number of questions above a question.
+    Depth,
+    /// The work.
+    Work,
+}
+
 /// A question of our own.
 #[derive(Debug)]
 struct OwnQuestion {
@@ -115,6 +125,20 @@ struct OwnQuestion {
     is_learned: bool,
     /// Why the answer could not be verified.
     problem: Option<Problem>,
+    /// The limit that was reached before the answer was verified.
+    limit: Option<AskerLimit>,
+}
+
+impl OwnQuestion {
+    /// Returns whether an answer that waits for the question is within the limit that the question
+    /// has reached. Without such a limit, the question would fail again.
+    fn may_be_asked_again(&self, depth: u8, parked: &Parked) -> bool {
+        match self.limit {
+            None => false,
+            Some(AskerLimit::Depth) => depth < self.depth,
+            Some(AskerLimit::Work) => !parked.work.is_exhausted(),
+        }
+    }
 }
 
 /// An answer that is being validated.
@@ -128,8 +152,8 @@ pub(super) struct Parked {
     was_waiting: bool,
     /// The deadline of the questions of our own.
     questions_until: Instant,
-    /// A question was not asked because there is no room for it.
-    lacks_room: bool,
+    /// The limit because of which a question has no answer.
+    limit: Option<AskerLimit>,
 }
 
 /// Returns the bytes of the cache size that the known zones and the denial cache have.
@@ -419,7 +443,7 @@ impl Proxy {
             source,
             was_waiting: std::mem::take(&mut exchange.is_waiting),
             questions_until: cx.now + time_left,
-            lacks_room: false,
+            limit: None,
         }));
         let abandoned = Abandoned {
             question: QuestionHash::of(exchange.query.question()),
@@ -512,10 +536,16 @@ impl Proxy {
             return question.waiters.push(waiter);
         }
         let limits = &self.config.limits;
-        let has_room =
-            depth < limits.validation_depth && validator.questions.len() < limits.validations;
-        if !has_room || !work.take_question() {
-            parked.lacks_room = true;
+        let is_full = validator.questions.len() >= limits.validations;
+        let limit = if depth >= limits.validation_depth {
+            Some(AskerLimit::Depth)
+        } else if !is_full && !work.take_question() {
+            Some(AskerLimit::Work)
+        } else {
+            None
+        };
+        if is_full || limit.is_some() {
+            parked.limit = limit.or(parked.limit);
             parked.validation.on_unanswered(need, None);
             return self.followups.push(Followup::Validate(waiter));
         }
@@ -534,6 +564,7 @@ impl Proxy {
             waiters: vec![waiter],
             is_learned: false,
             problem: None,
+            limit: None,
         });
     }
 
@@ -547,24 +578,22 @@ impl Proxy {
             return;
         };
         let question = validator.questions.swap_remove(place);
-        for waiter in question.waiters {
-            let Some(exchange) = self.exchanges.get_mut(waiter) else {
+        for waiter in &question.waiters {
+            let Some(exchange) = self.exchanges.get_mut(*waiter) else {
                 continue;
             };
             let depth = depth_below(&exchange.purpose);
             let Some(parked) = exchange.parked.as_mut() else {
                 continue;
             };
-            // Another answer may have work or depth left, and asks again.
-            let has_work = question.work.is_exhausted() && !parked.work.is_exhausted();
-            let may_ask_again = has_work || depth < question.depth;
-            if question.is_learned || may_ask_again {
+            if question.is_learned || question.may_be_asked_again(depth, parked) {
                 parked.validation.on_answered(&question.need);
             } else {
                 let (need, problem) = (question.need.clone(), question.problem.clone());
+                parked.limit = question.limit.or(parked.limit);
                 parked.validation.on_unanswered(need, problem);
             }
-            self.followups.push(Followup::Validate(waiter));
+            self.followups.push(Followup::Validate(*waiter));
         }
         if validator.questions.is_empty() {
             validator.questions = Vec::new();

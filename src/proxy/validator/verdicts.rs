@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Parked, ROOT};
+use super::{AskerLimit, Parked, ROOT};
 use crate::base::time::Instant;
 use crate::config::DnssecMode;
 use crate::dnssec::validation::{SecurityKind, SecurityStatus};
@@ -160,7 +160,7 @@ impl Proxy {
             // Otherwise the upstream gets neither credit nor blame.
             SecurityStatus::Indeterminate(_) => {
                 let is_own_fault = !parked.validation.lacks_answers();
-                is_own_fault && !parked.lacks_room && !parked.work.is_exhausted()
+                is_own_fault && !parked.work.is_exhausted()
             }
         };
         if is_bad && !parked.was_waiting && self.asks_elsewhere_for_records(key, &source, cx) {
@@ -175,6 +175,9 @@ impl Proxy {
                 || matches!(verdict, SecurityStatus::Secure | SecurityStatus::Insecure);
             if let SecurityStatus::Indeterminate(problem) = verdict {
                 question.problem = Some(problem.clone());
+                let is_exhausted = parked.work.is_exhausted();
+                let of_work = is_exhausted.then_some(AskerLimit::Work);
+                question.limit = of_work.or(parked.limit);
             }
             let (name, pool) = (question.need.name.clone(), question.pool);
             if let Some((status, lifetime)) = learned {

@@ -218,3 +218,18 @@ fn large_answers_leave_half_of_the_room_to_others() {
     let held = validator.expect("the validator is on").held;
     assert!((15_000..20_000).contains(&held), "{held}");
 }
+
+#[test]
+fn error_as_the_answer_to_a_question_of_our_own_is_not_asked_for_again() {
+    let mut world = World::new(ON);
+    let question = key("tld1", Type::DS);
+    let servfail = [&[0, 0, 0x81, 0x82, 0, 1, 0, 0, 0, 0, 0, 0], &question[..]].concat();
+    world.answers.insert(question, servfail);
+    // The second query waits for a question that the first one needs at a greater depth.
+    start(&mut world, 1, "www.nsec3.tld1");
+    let responses = run(&mut world, "tld1./DS", |world| start(world, 2, "www.tld1"));
+    let asked = world.sent.iter().filter(|(text, _)| text == "tld1./DS");
+    assert_eq!(asked.count(), 1, "{:?}", world.sent);
+    assert!(responses.iter().all(|(_, rcode)| *rcode == Rcode::SERVFAIL));
+    assert_eq!(responses.len(), 2);
+}
