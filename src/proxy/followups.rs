@@ -111,7 +111,7 @@ impl Proxy {
             Followup::Close(link, kind) => self.close(link, kind, cx),
             Followup::CloseIfDone(link) => self.close_if_done(link, cx.outbox),
             Followup::Validate(key) => self.run_validation(key, cx),
-            Followup::OwnQuestionEnded(key) => self.on_own_question_ended(key),
+            Followup::OwnQuestionEnded(key) => self.on_own_question_ended(key, cx.now),
             Followup::LookupFailed(upstream, rr_type) => {
                 self.on_addresses(upstream, rr_type, None, cx);
             }

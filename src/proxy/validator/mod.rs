@@ -107,6 +107,8 @@ enum AskerLimit {
     Depth,
     /// The work.
     Work,
+    /// The time until the deadline.
+    Time,
 }
 
 /// A question of our own.
@@ -119,6 +121,8 @@ struct OwnQuestion {
     depth: u8,
     /// The work for the answer that needed it first.
     work: Rc<Work>,
+    /// The deadline, which is that of the answer that needed it first.
+    until: Instant,
     /// The exchanges whose answers wait for it.
     waiters: Vec<ExchangeKey>,
     /// The answer is in the known zones.
@@ -137,6 +141,7 @@ impl OwnQuestion {
             None => false,
             Some(AskerLimit::Depth) => depth < self.depth,
             Some(AskerLimit::Work) => !parked.work.is_exhausted(),
+            Some(AskerLimit::Time) => self.until < parked.questions_until,
         }
     }
 }
@@ -561,6 +566,7 @@ impl Proxy {
             exchange,
             depth,
             work,
+            until: deadline,
             waiters: vec![waiter],
             is_learned: false,
             problem: None,
@@ -569,7 +575,7 @@ impl Proxy {
     }
 
     /// Goes on with the validations that waited for a question of our own, whose exchange has ended.
-    pub(super) fn on_own_question_ended(&mut self, key: ExchangeKey) {
+    pub(super) fn on_own_question_ended(&mut self, key: ExchangeKey, now: Instant) {
         let Some(validator) = &mut self.validator else {
             return;
         };
@@ -577,7 +583,10 @@ impl Proxy {
         let Some(place) = questions.position(|question| question.exchange == key) else {
             return;
         };
-        let question = validator.questions.swap_remove(place);
+        let mut question = validator.questions.swap_remove(place);
+        if now >= question.until {
+            question.limit = question.limit.or(Some(AskerLimit::Time));
+        }
         for waiter in &question.waiters {
             let Some(exchange) = self.exchanges.get_mut(*waiter) else {
                 continue;

@@ -233,3 +233,39 @@ fn error_as_the_answer_to_a_question_of_our_own_is_not_asked_for_again() {
     assert!(responses.iter().all(|(_, rcode)| *rcode == Rcode::SERVFAIL));
     assert_eq!(responses.len(), 2);
 }
+
+/// Performs steps, and lets time pass to the next timer, until a moment or a number of responses.
+fn run_until(world: &mut World, end: Instant, count: usize) -> Vec<(u8, Rcode)> {
+    let mut responses = Vec::new();
+    loop {
+        while step(world, &mut responses) {}
+        let scene = &mut world.scene;
+        let at = scene.proxy.poll_timeout().expect("a query waits");
+        if responses.len() >= count || at >= end {
+            scene.now = scene.now.max(end.min(at));
+            return responses;
+        }
+        scene.now = at.max(scene.now);
+        scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+    }
+}
+
+#[test]
+fn question_of_an_older_query_does_not_end_a_later_one_with_it() {
+    // The question for which both queries wait, and one for which that question waits.
+    for silent_about in ["nsec3.tld1./DNSKEY", "tld1./DNSKEY"] {
+        let mut world = World::new(ON);
+        world.silent_about = Some(silent_about);
+        let start_at = world.scene.now;
+        start(&mut world, 1, "www.nsec3.tld1");
+        let later = start_at + Duration::from_secs(2);
+        assert_eq!(run_until(&mut world, later, 1), []);
+        start(&mut world, 2, "alias.nsec3.tld1");
+        let end = start_at + Duration::from_secs(60);
+        let responses = run_until(&mut world, end, 1);
+        assert_eq!(responses, [(1, Rcode::SERVFAIL)], "{silent_about}");
+        world.silent_about = None;
+        let responses = run_until(&mut world, end, 1);
+        assert_eq!(responses, [(2, Rcode::NOERROR)], "{silent_about}");
+    }
+}
