@@ -37,12 +37,13 @@ impl Proxy {
         if !self.coalesce(key, cx.now) {
             self.upstreams.rotate_ranking(self.exchanges[key].pool);
             let exchange = &mut self.exchanges[key];
-            exchange.preferences.avoid = if self.bad_answers.is_empty() {
+            let remembered = if self.bad_answers.is_empty() {
                 UpstreamSet::default()
             } else {
                 self.bad_answers
                     .avoid_or_test(exchange.query.question(), cx.now)
             };
+            exchange.preferences.avoid = remembered.with(exchange.purpose.avoided());
             if !self.suspects.is_empty() {
                 let at = self.suspects.recall(exchange.query.question(), cx.now);
                 exchange.preferences.isolated_at = at.unwrap_or_default();

@@ -52,7 +52,7 @@ use super::outcome::{Outcome, Provenance};
 use super::validator::Parked;
 use attempts::Attempts;
 use coalesce::Coalescing;
-use preferences::LinkPreferences;
+use preferences::{LinkPreferences, UpstreamSet};
 use retry::Retry;
 use trace::Tracer;
 
@@ -76,7 +76,19 @@ pub(super) enum Purpose {
     Validation {
         /// The number of questions for which it is needed in turn.
         depth: u8,
+        /// Upstreams to avoid: their answers to the queries that need it could not be verified.
+        avoid: UpstreamSet,
     },
+}
+
+impl Purpose {
+    /// Returns the upstreams that an exchange with this purpose avoids from the start.
+    pub(super) fn avoided(&self) -> UpstreamSet {
+        match self {
+            Self::Validation { avoid, .. } => *avoid,
+            _ => UpstreamSet::default(),
+        }
+    }
 }
 
 /// The processing of one question, until its response.

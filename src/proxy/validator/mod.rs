@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use super::Proxy;
 use super::actions::Cx;
+use super::exchange::preferences::UpstreamSet;
 use super::exchange::retry::AnswerSource;
 use super::exchange::trace::StepKind;
 use super::exchange::{Exchange, Purpose};
@@ -123,6 +124,8 @@ struct OwnQuestion {
     work: Rc<Work>,
     /// The deadline, which is that of the answer that needed it first.
     until: Instant,
+    /// The upstreams that it avoids.
+    avoid: UpstreamSet,
     /// The exchanges whose answers wait for it.
     waiters: Vec<ExchangeKey>,
     /// The answer is in the known zones.
@@ -359,7 +362,7 @@ impl Validator {
 /// Returns the depth of a question that an exchange with this purpose needs.
 fn depth_below(purpose: &Purpose) -> u8 {
     match purpose {
-        Purpose::Validation { depth } => depth + 1,
+        Purpose::Validation { depth, .. } => depth + 1,
         _ => 0,
     }
 }
@@ -535,9 +538,15 @@ impl Proxy {
         let (deadline, work) = (parked.questions_until, Rc::clone(&parked.work));
         let pool = exchange.pool;
         let depth = depth_below(&exchange.purpose);
+        // The records come from another upstream than an answer that could not be verified.
+        let failed = exchange.preferences.exclude;
+        let avoid = failed.with(exchange.purpose.avoided());
         let validator = self.validator.as_mut().expect("the validator is on");
         let mut questions = validator.questions.iter_mut();
-        if let Some(question) = questions.find(|asked| asked.need == need && asked.pool == pool) {
+        let is_same = |asked: &&mut OwnQuestion| {
+            asked.need == need && asked.pool == pool && asked.avoid == avoid
+        };
+        if let Some(question) = questions.find(is_same) {
             return question.waiters.push(waiter);
         }
         let limits = &self.config.limits;
@@ -556,7 +565,7 @@ impl Proxy {
         }
         self.counters.dnssec.count_question(need.rr_type);
         let query = Query::for_zone(&need.name, need.rr_type);
-        let purpose = Purpose::Validation { depth };
+        let purpose = Purpose::Validation { depth, avoid };
         let exchange = Exchange::new(purpose, pool, query, (cx.now, deadline));
         let exchange = self.start(exchange, cx);
         let validator = self.validator.as_mut().expect("the validator is on");
@@ -567,6 +576,7 @@ impl Proxy {
             depth,
             work,
             until: deadline,
+            avoid,
             waiters: vec![waiter],
             is_learned: false,
             problem: None,

@@ -1,7 +1,9 @@
 //! Answers of zones whose owners have the validator ask as much as possible.
 
 use super::*;
-use crate::dnssec::testing::{COSTLY, Costly, branching_answers, message_with, record};
+use crate::dnssec::testing::{
+    COSTLY, Costly, branching_answers, message_with, record, wrong_signature,
+};
 
 #[test]
 fn number_of_questions_for_an_answer_is_bounded() {
@@ -268,4 +270,43 @@ fn question_of_an_older_query_does_not_end_a_later_one_with_it() {
         let responses = run_until(&mut world, end, 1);
         assert_eq!(responses, [(2, Rcode::NOERROR)], "{silent_about}");
     }
+}
+
+#[test]
+fn second_upstream_gives_the_records_when_those_of_the_first_exceed_the_depth() {
+    let mut config = config(TWO);
+    config.limits.validation_depth = 3;
+    let mut world = World::of(config);
+    // Each name has a signer directly above it, as if every label were a zone.
+    for (owner, signer) in [
+        ("deep.down.below.tld1", "down.below.tld1"),
+        ("down.below.tld1", "below.tld1"),
+        ("below.tld1", "tld1"),
+    ] {
+        let name = |text: &str| key(text, Type::DS)[..text.len() + 2].to_vec();
+        let (owner_name, signer) = (name(owner), name(signer));
+        let mut records = record(
+            &owner_name,
+            Type::DS,
+            &[&[0, 1, 13, 2][..], &[7; 32]].concat(),
+        );
+        let labels = u8::try_from(owner.split('.').count()).expect("a small number");
+        records.extend(wrong_signature(&owner_name, Type::DS, labels, &signer));
+        let lie = message_with(&owner_name, Type::DS, [2, 0], &records);
+        world.lies.insert(key(owner, Type::DS), lie);
+    }
+    let response = world.ask("www.deep.down.below.tld1", Type::A, AD);
+    let questions = world.sent.iter().filter(|(text, _)| text.ends_with("/A"));
+    assert_eq!(questions.count(), 2);
+    assert_eq!(response.rcode(), Rcode::NOERROR, "{:?}", response.error());
+    assert!(response.has_ad());
+    // Lies of both upstreams end the query.
+    world.scene.proxy.forget_zones();
+    world.answers.extend(world.lies.clone());
+    world.sent.clear();
+    let response = world.ask("alias.deep.down.below.tld1", Type::A, AD);
+    assert_eq!(response.rcode(), Rcode::SERVFAIL);
+    let questions = world.sent.iter().filter(|(text, _)| text.ends_with("/A"));
+    assert_eq!(questions.count(), 2);
+    assert!(world.sent.len() < 40, "{:?}", world.sent);
 }
