@@ -28,6 +28,7 @@ complete -c dotproxy -l cache-max-ttl -x -d 'bounds of TTLs in the cache [0s, 1d
 complete -c dotproxy -l cache-max-negative-ttl -x -d 'bounds of TTLs in the cache [0s, 1d, 1h]'
 complete -c dotproxy -l serve-stale -x -d 'time to serve stale answers on failure [1d]'
 complete -c dotproxy -l prefetch -d 'refresh popular answers before they expire'
+complete -c dotproxy -l hosts -r -F -d 'answer names and addresses of a hosts file'
 complete -c dotproxy -l dnssec -x -d 'DNSSEC validation: off, log or on [off]'
 complete -c dotproxy -l trust-anchor -r -F -d 'file of DS or DNSKEY records, repeatable [root]'
 complete -c dotproxy -l negative-trust-anchor -x -d 'domain exempt from validation, repeatable'

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod bounds;
 pub mod budget;
+pub mod hosts;
 pub mod log;
 pub mod pin;
 pub mod trust_anchor;
@@ -11,6 +12,7 @@ pub mod upstream;
 pub use access::{Access, Network, RateLimit};
 pub use bounds::{Limits, Timeouts};
 pub use budget::Budget;
+pub use hosts::Hosts;
 pub use log::{
     ClientDetail, Collector, DnstapTarget, LogFormat, LogTarget, QueryLogSettings,
     ResourceSettings, Share, TraceSettings,
@@ -22,6 +24,7 @@ pub use upstream::{Host, Identity, Scheme, Upstream};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use upstream::{PLAIN_PORT, TLS_PORT};
@@ -41,6 +44,8 @@ pub struct Config {
     pub tls: Option<TlsSettings>,
     /// The name under which clients of plain DNS learn of the encrypted listeners (RFC 9462).
     pub designated: Option<Name>,
+    /// Names and addresses of hosts files.
+    pub hosts: Arc<Hosts>,
     /// Addresses that serve metrics and health over HTTP.
     pub http_listen: Vec<SocketAddr>,
     /// Access rules for clients.
@@ -99,6 +104,7 @@ impl Default for Config {
             is_listen_given: false,
             tls: None,
             designated: None,
+            hosts: Arc::default(),
             http_listen: Vec::new(),
             access: Access::new(&[], &[]),
             rate_limit: None,
@@ -153,6 +159,7 @@ impl Config {
         files.extend(self.ca_file.iter().map(|path| ("--ca-file", path)));
         let anchors = self.dnssec.anchor_files.iter();
         files.extend(anchors.map(|path| ("--trust-anchor", path)));
+        files.extend(self.hosts.files.iter().map(|path| ("--hosts", path)));
         files.extend(self.file.iter().map(|path| ("--conf-file", path)));
         files
     }

@@ -200,6 +200,11 @@ impl Draft {
             );
             return Err(self.given.error(&options, problem));
         };
+        let Some(most) = most.checked_sub(self.config.hosts.bytes()) else {
+            let values = self.given.values(&["hosts"]);
+            let problem = format!("{values}: expected fewer names with {limit}");
+            return Err(self.given.error(&["hosts"], problem));
+        };
         match self.cache_size {
             Some(size) if size > most => {
                 let values = self.given.values(&["cache-size"]);

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -13,8 +14,11 @@ use crate::base::address;
 use crate::base::address::{Address, parse_endpoint, parse_port};
 use crate::base::arena;
 use crate::base::file;
+use crate::config::hosts::TooManyNames;
 use crate::config::upstream::{PLAIN_PORT, WITHOUT_TILDE};
-use crate::config::{Listen, LogTarget, TrustAnchor, Upstream, parse_duration, parse_number};
+use crate::config::{
+    Hosts, Listen, LogTarget, TrustAnchor, Upstream, parse_duration, parse_number,
+};
 
 /// Success, or a description of the expected value.
 pub(super) type Applied = Result<(), Cow<'static, str>>;
@@ -194,8 +198,8 @@ pub(super) fn parse_path(path: &mut Option<PathBuf>, value: &str) -> Applied {
     path.is_some().then_some(()).ok_or("a file".into())
 }
 
-/// Reads trust anchors from a file.
-pub(super) fn parse_trust_anchor(draft: &mut Draft, value: &str) -> Applied {
+/// Reads the file that an option names. `content` describes the expected content.
+fn read_text(value: &str, content: &str) -> Result<(PathBuf, String), Cow<'static, str>> {
     if value.starts_with("~/") {
         return Err(WITHOUT_TILDE.into());
     }
@@ -207,8 +211,27 @@ pub(super) fn parse_trust_anchor(draft: &mut Draft, value: &str) -> Applied {
             None => format!("a file that can be read: {problem}"),
         }
     })?;
-    let text = str::from_utf8(&bytes).map_err(|_| "a text file of DS or DNSKEY records")?;
-    let anchors = TrustAnchor::parse_all(text).map_err(|(line, expected)| match line {
+    let text = String::from_utf8(bytes).map_err(|_| format!("a text file of {content}"))?;
+    Ok((path, text))
+}
+
+/// Reads names and addresses from a hosts file.
+pub(super) fn parse_hosts(draft: &mut Draft, value: &str) -> Applied {
+    let (path, text) = read_text(value, "addresses and names, as in /etc/hosts")?;
+    let hosts = Arc::make_mut(&mut draft.config.hosts);
+    let unused = hosts.add(&text).map_err(|TooManyNames| {
+        let most = Hosts::NAMES_MAX;
+        format!("at most {most} names in all files")
+    })?;
+    hosts.files.push(path);
+    draft.warn(warnings::unused_lines("hosts", value, &unused));
+    Ok(())
+}
+
+/// Reads trust anchors from a file.
+pub(super) fn parse_trust_anchor(draft: &mut Draft, value: &str) -> Applied {
+    let (path, text) = read_text(value, "DS or DNSKEY records")?;
+    let anchors = TrustAnchor::parse_all(&text).map_err(|(line, expected)| match line {
         0 => format!("{expected}; the file has no records"),
         line => format!("{expected}; cannot use line {line}"),
     })?;

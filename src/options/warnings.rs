@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::given::Given;
 use crate::base::address::parse_port;
+use crate::base::counted::counted;
+use crate::config::hosts::UnusedLine;
 use crate::config::upstream::{HTTPS_PORT, PLAIN_PORT, TLS_PORT, is_host_name};
 use crate::config::{
     Config, DnssecMode, DnssecSettings, Host, Network, Scheme, TrustAnchor, Upstream, parse_number,
@@ -51,6 +53,22 @@ pub(super) fn address_as_name(upstream: &Upstream) -> Option<String> {
              must contain, here the address {name}; a port is written before #"
         )
     })
+}
+
+/// Returns a warning about the lines of a file that cannot be used.
+pub(super) fn unused_lines(option: &str, path: &str, unused: &[UnusedLine]) -> Option<String> {
+    let UnusedLine { number, text } = unused.first()?;
+    let others = match unused.len() - 1 {
+        0 => String::new(),
+        others => format!(
+            "; it has {}",
+            counted(others, "other such part", "other such parts")
+        ),
+    };
+    Some(format!(
+        "--{option}: {path:?}: line {number}: {text:?} is ignored: expected an address, then names \
+         of letters, digits, `-` and `_`{others}"
+    ))
 }
 
 /// Returns a warning about an upstream that has the same address and settings as a former one.

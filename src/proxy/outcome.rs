@@ -17,7 +17,7 @@ pub(super) struct Provenance {
 pub enum Outcome {
     /// Answered by upstream, with any response code.
     Answered,
-    /// Answered locally, for a special-use name.
+    /// Answered locally: a special-use name, or a name of a hosts file or of our listeners.
     AnsweredHere,
     /// Answered from the cache.
     Cached,

@@ -1,4 +1,5 @@
-//! Detection of changed files (`--reload-interval`): options, certificates, keys and CA files.
+//! Detection of changed files (`--reload-interval`): options, certificates, keys, CA
+//! files and others that options name.
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;

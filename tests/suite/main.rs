@@ -36,6 +36,7 @@ mod doh_upstream;
 mod end_to_end;
 mod faulty_upstream;
 mod files;
+mod hosts;
 mod http;
 mod json_log;
 mod key_exchange;

@@ -5,7 +5,9 @@ use std::time::Duration;
 use crate::config::budget::CACHE_MAX;
 use crate::config::{Budget, DnssecMode, Timeouts, parse_duration, parse_size};
 use crate::options::row::{Reload, Row};
-use crate::options::values::{OFF, parse_choice, parse_limit, parse_trust_anchor, parse_ttl};
+use crate::options::values::{
+    OFF, parse_choice, parse_hosts, parse_limit, parse_trust_anchor, parse_ttl,
+};
 use crate::options::warnings;
 
 pub(super) const ANSWERS: &[Row] = &[
@@ -106,6 +108,14 @@ pub(super) const ANSWERS: &[Row] = &[
             draft.config.cache.prefetch = value != OFF;
             Ok(())
         },
+        reload: Reload::Applies,
+    },
+    Row {
+        short: "",
+        long: "hosts",
+        value: "FILE",
+        help: "answer names and addresses of a hosts file",
+        apply: parse_hosts,
         reload: Reload::Applies,
     },
     Row {

@@ -5,6 +5,7 @@ pub(super) mod admission;
 pub(super) mod cookies;
 mod designated;
 pub(super) mod fairness;
+mod hosts;
 pub(super) mod local_zones;
 pub(super) mod log_throttle;
 pub(super) mod query;

@@ -7,9 +7,10 @@ use super::admission::{
     LOOPED, NO_UPSTREAM, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
 };
 use super::response::{Client, Completion};
-use super::{designated, local_zones};
-use crate::base::origin::Subscriber;
+use super::{designated, hosts, local_zones};
+use crate::base::origin::{Origin, Subscriber};
 use crate::base::time::Instant;
+use crate::config::Config;
 use crate::dnssec::validation::SecurityKind;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
@@ -71,7 +72,7 @@ impl Proxy {
     ) {
         let question = asked.question;
         let question = question.expect("a query for ANY has a question");
-        if let Some(reply) = designated::reply(&self.config, question, client.origin) {
+        if let Some(reply) = self.own_reply(question, client.origin) {
             return self.respond_locally(client, asked, &reply, cx);
         }
         let is_local = self.routes.own(question.name()).is_none();
@@ -132,9 +133,7 @@ impl Proxy {
         if self.record_returned_test(question, cx) {
             return self.refuse(client, asked, &LOOPED, cx);
         }
-        if self.config.designated.is_some()
-            && let Some(reply) = designated::reply(&self.config, question, client.origin)
-        {
+        if let Some(reply) = self.own_reply(question, client.origin) {
             return self.respond_locally(client, asked, &reply, cx);
         }
         let request = Request {
@@ -178,6 +177,17 @@ impl Proxy {
             Recall::Stale(entry) => self.query_upstream(&request, Some(entry), cx),
             Recall::Nothing => self.answer_or_query_upstream(&request, cx),
         }
+    }
+
+    /// Returns the reply to a question for a name of a hosts file or of our own listeners.
+    fn own_reply(&self, question: Question<'_>, origin: Origin) -> Option<Vec<u8>> {
+        let Config {
+            hosts, designated, ..
+        } = &self.config;
+        if hosts.is_empty() && designated.is_none() {
+            return None;
+        }
+        hosts::reply(hosts, question).or_else(|| designated::reply(&self.config, question, origin))
     }
 
     /// Answers a query without a cached answer locally or from the cached NXDOMAIN of an ancestor
