@@ -275,9 +275,11 @@ impl Proxy {
         let retry = self.next_retry();
         let postponed = self.postponed_since();
         let validations = self.validations_wait_since();
+        let late_verdict = self.next_late_verdict().map(|(at, _)| at);
         let moments = [
             postponed,
             validations,
+            late_verdict,
             deadline,
             link,
             stale,
@@ -324,6 +326,7 @@ impl Proxy {
             }
         }
         self.serve_stale_due(cx);
+        self.end_late_validations(cx);
         while let Some(key) = self.first_expired(cx.now) {
             let outcome = if self.exchanges[key].was_sent() {
                 Outcome::TimedOut

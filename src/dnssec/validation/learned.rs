@@ -1,15 +1,16 @@
 //! What a validated message says of the zone in its question.
 
-use super::{DNSKEY_MISSING, Problem, SecurityStatus, Subject, Validation};
+use super::{Context, DNSKEY_MISSING, Problem, SecurityStatus, Subject, Validation};
 use crate::dnssec::work::Work;
 use crate::dnssec::zones::{LIFETIME_MIN, ZoneStatus};
 use crate::dnssec::{Ds, limits};
+use crate::wire::name::suffixes;
 use crate::wire::question::Type;
 use std::time::Duration;
 
 impl Validation {
     /// Records what the message says of the zone in its question.
-    pub(super) fn learn(&mut self, verdict: &SecurityStatus, work: &Work) {
+    pub(super) fn learn(&mut self, verdict: &SecurityStatus, cx: &mut Context<'_>) {
         match (self.subject, verdict) {
             // The check of keys sets what it learns: an insecure verdict also follows from a zone
             // above, and then says nothing of this name.
@@ -17,9 +18,12 @@ impl Validation {
             | (_, SecurityStatus::Indeterminate(_))
             | (Subject::Keys, SecurityStatus::Secure | SecurityStatus::Insecure) => {}
             (_, SecurityStatus::Bogus(problem)) => {
-                self.learned = Some((ZoneStatus::Bogus(problem.clone()), LIFETIME_MIN));
+                let status = ZoneStatus::Bogus(problem.clone());
+                // What follows from a known zone does not outlive the entry of that zone.
+                let is_known = suffixes(&self.name).any(|zone| cx.zone(zone) == Some(&status));
+                self.learned = (!is_known).then_some((status, LIFETIME_MIN));
             }
-            (Subject::Delegation, _) => self.learned = self.delegation(verdict, work),
+            (Subject::Delegation, _) => self.learned = self.delegation(verdict, cx.work),
         }
     }
 

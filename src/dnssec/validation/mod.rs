@@ -262,7 +262,7 @@ impl Validation {
             Err(step) => step,
         };
         if let ValidationStep::Done(verdict) = &step {
-            self.learn(verdict, cx.work);
+            self.learn(verdict, cx);
         }
         step
     }
@@ -289,6 +289,21 @@ impl Validation {
     pub fn on_unanswered(&mut self, need: Need, problem: Option<Problem>) {
         self.on_answered(&need);
         self.unanswered.push((need, problem));
+    }
+
+    /// Returns whether questions are being asked.
+    pub fn is_waiting(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Records that the questions that are being asked have no answer in time, because of
+    /// `problem`.
+    pub fn give_up_questions(&mut self, problem: &Problem) {
+        let pending = std::mem::take(&mut self.pending);
+        let unanswered = pending
+            .into_iter()
+            .map(|need| (need, Some(problem.clone())));
+        self.unanswered.extend(unanswered);
     }
 
     /// Ends the validation of a secure or insecure message: lowers the TTLs of verified records to

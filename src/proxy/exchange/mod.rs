@@ -245,6 +245,11 @@ impl Exchange {
         }
     }
 
+    /// Returns whether an answer is being validated.
+    pub(super) fn is_parked(&self) -> bool {
+        self.parked.is_some()
+    }
+
     /// Returns whether an error has arrived as an answer.
     pub(super) fn has_error(&self) -> bool {
         self.retry.bad_answer().is_some()

@@ -15,6 +15,7 @@
 //! Signatures cost time, so the steps of a turn have a limit. The others run in later turns.
 
 mod counters;
+mod late;
 #[cfg(test)]
 mod simulation_tests;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use super::followups::Followup;
 use super::keys::{ExchangeKey, PoolIndex};
 use super::outcome::Outcome;
 use super::upstream::link::{Abandoned, QuestionHash};
+use crate::base::lazy_queue::LazyQueue;
 use crate::base::time::Instant;
 use crate::config::{CacheSettings, Config, DnssecMode, Limits, TrustAnchor};
 use crate::dnssec::anchors::Anchors;
@@ -64,8 +66,13 @@ const DENIALS_SHARE: usize = 4;
 /// Maximum delay of an answer by the questions of its validation, if the verdict is only logged.
 const LOG_DELAY_MAX: Duration = Duration::from_secs(1);
 
-/// The time between the deadline of the questions of a validation and that of its answer.
+/// The time between the end of the questions of a validation and the deadline of its answer, unless
+/// it is more than a tenth of all the time.
 const QUESTIONS_MARGIN: Duration = Duration::from_millis(50);
+
+/// Time for which a zone is bogus if only one of several upstreams gave a bogus answer: another one
+/// may have failed only briefly.
+const BOGUS_OF_ONE: Duration = Duration::from_secs(1);
 
 /// Number of bytes above which an answer is large. Ordinary answers with signatures are shorter.
 const LARGE_ANSWER_LEN: usize = 4_096;
@@ -93,6 +100,8 @@ pub(super) struct Validator {
     /// Exchanges whose validation goes on in a later turn, and the time of the first one.
     runnable: VecDeque<ExchangeKey>,
     runnable_since: Instant,
+    /// The ends of the time that parked answers have for questions.
+    by_questions_until: LazyQueue<(Instant, ExchangeKey)>,
     /// The rest of the cost of signatures, hashes and digests in this turn.
     cost_left: u32,
     /// The number of answers that are being validated, and their bytes.
@@ -122,12 +131,14 @@ struct OwnQuestion {
     depth: u8,
     /// The work for the answer that needed it first.
     work: Rc<Work>,
-    /// The deadline, which is that of the answer that needed it first.
+    /// The deadline. It does not depend on the answers that wait for the question.
     until: Instant,
     /// The upstreams that it avoids.
     avoid: UpstreamSet,
     /// The exchanges whose answers wait for it.
     waiters: Vec<ExchangeKey>,
+    /// The upstreams with a bogus answer.
+    bogus_of: UpstreamSet,
     /// The answer is in the known zones.
     is_learned: bool,
     /// Why the answer could not be verified.
@@ -214,6 +225,7 @@ impl Validator {
             questions: Vec::new(),
             runnable: VecDeque::new(),
             runnable_since: Instant::default(),
+            by_questions_until: LazyQueue::default(),
             cost_left: config.limits.signatures_per_turn,
             parked: 0,
             held: 0,
@@ -438,7 +450,8 @@ impl Proxy {
         let exchange = &mut self.exchanges[key];
         exchange.tracer.on_wait(StepKind::Validation, cx.now);
         // The answer has time left for a verdict without the records.
-        let mut time_left = (exchange.deadline - cx.now).saturating_sub(QUESTIONS_MARGIN);
+        let margin = QUESTIONS_MARGIN.min(self.config.timeouts.deadline / 10);
+        let mut time_left = (exchange.deadline - cx.now).saturating_sub(margin);
         if only_logs {
             time_left = time_left.min(LOG_DELAY_MAX);
         }
@@ -461,6 +474,7 @@ impl Proxy {
         for attempt in attempts {
             self.abandon(attempt, Outcome::Answered, abandoned, cx.now);
         }
+        self.schedule_late_verdict(key, cx.now + time_left);
         self.followups.push(Followup::Validate(key));
     }
 
@@ -535,7 +549,12 @@ impl Proxy {
         let Some(parked) = &mut exchange.parked else {
             return;
         };
-        let (deadline, work) = (parked.questions_until, Rc::clone(&parked.work));
+        if parked.questions_until <= cx.now {
+            parked.limit = Some(AskerLimit::Time);
+            parked.validation.on_unanswered(need, None);
+            return self.followups.push(Followup::Validate(waiter));
+        }
+        let work = Rc::clone(&parked.work);
         let pool = exchange.pool;
         let depth = depth_below(&exchange.purpose);
         // The records come from another upstream than an answer that could not be verified.
@@ -566,6 +585,8 @@ impl Proxy {
         self.counters.dnssec.count_question(need.rr_type);
         let query = Query::for_zone(&need.name, need.rr_type);
         let purpose = Purpose::Validation { depth, avoid };
+        // All answers that wait for the question have less time: each gets its verdict in time.
+        let deadline = cx.now + self.config.timeouts.deadline;
         let exchange = Exchange::new(purpose, pool, query, (cx.now, deadline));
         let exchange = self.start(exchange, cx);
         let validator = self.validator.as_mut().expect("the validator is on");
@@ -578,6 +599,7 @@ impl Proxy {
             until: deadline,
             avoid,
             waiters: vec![waiter],
+            bogus_of: UpstreamSet::default(),
             is_learned: false,
             problem: None,
             limit: None,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{AskerLimit, Parked, ROOT};
+use super::{AskerLimit, BOGUS_OF_ONE, Parked, ROOT};
 use crate::base::time::Instant;
 use crate::config::DnssecMode;
 use crate::dnssec::validation::{SecurityKind, SecurityStatus};
@@ -10,6 +10,7 @@ use crate::dnssec::zones::{Problem, ZoneStatus};
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
 use crate::proxy::exchange::Purpose;
+use crate::proxy::exchange::preferences::UpstreamSet;
 use crate::proxy::exchange::retry::{AnswerSource, BadAnswer};
 use crate::proxy::keys::ExchangeKey;
 use crate::proxy::outcome::Outcome;
@@ -44,6 +45,7 @@ impl Proxy {
             validation,
             source,
             was_waiting,
+            limit,
             ..
         } = *parked;
         let is_on = self.is_validation_on();
@@ -51,6 +53,9 @@ impl Proxy {
             SecurityStatus::Bogus(problem) | SecurityStatus::Indeterminate(problem) => {
                 self.report(problem, is_on, cx.now);
                 if is_on {
+                    if limit == Some(AskerLimit::Time) {
+                        self.release_later_followers(key);
+                    }
                     return self.on_unverifiable(key, problem, (source, was_waiting), cx);
                 }
             }
@@ -163,6 +168,13 @@ impl Proxy {
                 is_own_fault && !parked.work.is_exhausted()
             }
         };
+        let validator = self.validator.as_mut().expect("the validator is on");
+        let mut questions = validator.questions.iter_mut();
+        if let SecurityStatus::Bogus(_) = verdict
+            && let Some(question) = questions.find(|question| question.exchange == key)
+        {
+            question.bogus_of.insert(source.upstream);
+        }
         if is_bad && !parked.was_waiting && self.asks_elsewhere_for_records(key, &source, cx) {
             return;
         }
@@ -180,7 +192,11 @@ impl Proxy {
                 question.limit = of_work.or(parked.limit);
             }
             let (name, pool) = (question.need.name.clone(), question.pool);
-            if let Some((status, lifetime)) = learned {
+            if let Some((status, mut lifetime)) = learned {
+                let is_of_one = question.bogus_of == UpstreamSet::of(source.upstream);
+                if is_of_one && !self.upstreams.is_covered(pool, question.bogus_of) {
+                    lifetime = lifetime.min(BOGUS_OF_ONE);
+                }
                 if let ZoneStatus::Secure(keys) = &status
                     && *name == *ROOT
                 {

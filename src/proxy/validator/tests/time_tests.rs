@@ -1,0 +1,286 @@
+//! Upstreams that answer late, or that fail for some time.
+
+use super::*;
+use crate::base::failure::FailureKind;
+use crate::dnssec::testing::{COSTLY, Costly, message_with};
+use crate::proxy::LinkKey;
+use crate::wire::without_proof::without_proof;
+
+/// The time that an answer to a question takes at a moment; `None` is for ever.
+type Delay<'a> = &'a dyn Fn(&str, Instant) -> Option<Duration>;
+
+const SOON: Option<Duration> = Some(Duration::from_millis(5));
+
+/// A validating proxy and upstreams with delays.
+struct Timeline {
+    world: World,
+    begin: Instant,
+    /// Replies on their way, with the time of their arrival.
+    replies: Vec<(Instant, LinkKey, Vec<u8>)>,
+    /// The response to each query, and its time.
+    responses: HashMap<u16, (Rcode, Instant)>,
+    sent: Vec<(String, Instant)>,
+    /// The second upstream gives these answers.
+    second: HashMap<Vec<u8>, Vec<u8>>,
+    /// The first upstream refuses connections before this time.
+    first_up_at: Instant,
+}
+
+impl Timeline {
+    fn new(config: Config) -> Self {
+        let world = World::of(config);
+        Self {
+            begin: world.scene.now,
+            replies: Vec::new(),
+            responses: HashMap::new(),
+            sent: Vec::new(),
+            second: HashMap::new(),
+            first_up_at: world.scene.now,
+            world,
+        }
+    }
+
+    /// Adds a second upstream that removes signatures.
+    fn strip_second(&mut self) {
+        for (question, message) in &self.world.answers {
+            let message = Message::parse(message).expect("the answers are valid");
+            let plain = without_proof(&message);
+            let plain = plain.map_or_else(|_| message.bytes().to_vec(), Into::into);
+            self.second.insert(question.clone(), plain);
+        }
+    }
+
+    /// Starts a query for A of a client with an address of its own.
+    fn start(&mut self, id: u16, name: &str) {
+        let [high, low] = id.to_be_bytes();
+        let header = [high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        let query = [&header[..], &key(name, Type::A)].concat();
+        let transport = ClientTransport::Stream {
+            idle: Duration::from_secs(10),
+            received_at: self.world.scene.now,
+            protocol: ClientProtocol::Tcp,
+        };
+        self.world
+            .scene
+            .offer_from([10, 0, high, low], &query, transport);
+    }
+
+    fn after(&self, milliseconds: u64) -> Instant {
+        self.begin + Duration::from_millis(milliseconds)
+    }
+
+    /// Lets time pass until `end`.
+    fn run(&mut self, end: Instant, delay: Delay<'_>) {
+        loop {
+            while self.perform(delay) {}
+            let reply = self.replies.iter().map(|(at, ..)| *at).min();
+            let scene = &mut self.world.scene;
+            let next = scene.proxy.poll_timeout().into_iter().chain(reply).min();
+            let Some(at) = next.filter(|at| *at <= end) else {
+                scene.now = scene.now.max(end);
+                return;
+            };
+            scene.now = scene.now.max(at);
+            let due = self.replies.iter().position(|(due, ..)| *due <= at);
+            match due.map(|place| self.replies.remove(place)) {
+                Some((_, link, reply)) => {
+                    let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+                    proxy.handle_reply(link, &reply, scene.now, outbox);
+                }
+                None => scene.proxy.handle_timeout(scene.now, &mut scene.outbox),
+            }
+        }
+    }
+
+    /// Performs the actions of the last call. Returns whether links were opened.
+    fn perform(&mut self, delay: Delay<'_>) -> bool {
+        let scene = &mut self.world.scene;
+        let now = scene.now;
+        let mut opened = Vec::new();
+        for action in scene.outbox.actions() {
+            match action {
+                Action::Respond { message, .. } => {
+                    let bytes = scene.outbox.bytes(message);
+                    let header = Header::parse(bytes).expect("a response has a header");
+                    let response = (header.flags.rcode(), now);
+                    assert!(self.responses.insert(header.id, response).is_none());
+                }
+                Action::OpenLink { link, .. } => opened.push(*link),
+                _ => {}
+            }
+        }
+        for (link, query) in scene.sent() {
+            let parsed = Message::parse(&query).expect("the proxy sends whole queries");
+            let question = parsed.question().expect("a query has a question");
+            let text = Problem::limit_reached(question.name(), question.rr_type()).to_string();
+            self.sent.push((text.clone(), now));
+            let Some(delay) = delay(&text, now) else {
+                continue;
+            };
+            let question = question.to_key().to_vec();
+            let is_first = scene.proxy.link_upstream(link) == Some(UpstreamIndex(0));
+            let special = if is_first {
+                self.world.lies.get(&question)
+            } else {
+                self.second.get(&question)
+            };
+            let known = special.or_else(|| self.world.answers.get(&question));
+            let mut reply = known.cloned().unwrap_or_else(|| query.clone());
+            reply[..2].copy_from_slice(&query[..2]);
+            reply[2] |= 0x80;
+            self.replies.push((now + delay, link, reply));
+        }
+        scene.outbox.clear();
+        for link in &opened {
+            let is_first = scene.proxy.link_upstream(*link) == Some(UpstreamIndex(0));
+            let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+            if is_first && now < self.first_up_at {
+                proxy.handle_link_down(*link, &FailureKind::Connect.into(), now, outbox);
+            } else {
+                proxy.handle_link_up(*link, false, now, outbox);
+            }
+        }
+        !opened.is_empty()
+    }
+
+    fn rcode(&self, id: u16) -> Option<Rcode> {
+        self.responses.get(&id).map(|(rcode, _)| *rcode)
+    }
+}
+
+/// Asks for a new name in each interval, while the keys of their zone are silent at first and take
+/// longer than the interval then. Returns the time of each response after its query, and the
+/// number of queries for the keys, both since two seconds after the silence.
+fn under_steady_load(arguments: &[&str], interval: u64, answer: u64) -> (Vec<Duration>, usize) {
+    const SILENCE: u64 = 6_000;
+    let costly = Costly::new();
+    let time = Tree::read().time;
+    let mut config = config(arguments);
+    config.dnssec.anchors = vec![costly.anchor()];
+    let mut timeline = Timeline::new(config);
+    let keys = [COSTLY, &[0, 48, 0, 1]].concat();
+    let answers = &mut timeline.world.answers;
+    answers.insert(keys, costly.keys(time));
+    let recovers = timeline.after(SILENCE);
+    let delay = |text: &str, now: Instant| match text {
+        "costly./DNSKEY" => (now >= recovers).then_some(Duration::from_millis(answer)),
+        _ => SOON,
+    };
+    let count = u16::try_from((SILENCE + 6_000) / interval).expect("a small number");
+    let mut asked_at = HashMap::new();
+    for id in 0..count {
+        let name = format!("n{id}.costly");
+        let owner = key(&name, Type::A)[..name.len() + 2].to_vec();
+        let signed = costly.signed(&owner, Type::A, &[192, 0, 2, 1], time);
+        let message = message_with(&owner, Type::A, [2, 0], &signed);
+        let answers = &mut timeline.world.answers;
+        answers.insert(key(&name, Type::A), message);
+        asked_at.insert(id, timeline.world.scene.now);
+        timeline.start(id, &name);
+        let end = timeline.after(interval * u64::from(id + 1));
+        timeline.run(end, &delay);
+    }
+    let end = timeline.world.scene.now + Duration::from_secs(10);
+    timeline.run(end, &delay);
+    assert_eq!(timeline.responses.len(), usize::from(count));
+    let settled = recovers + Duration::from_secs(2);
+    let later = asked_at.iter().filter(|(_, at)| **at >= settled);
+    let took = later.map(|(id, at)| {
+        let (rcode, responded_at) = timeline.responses[id];
+        assert_eq!(rcode, Rcode::NOERROR, "{arguments:?} {id}");
+        responded_at - *at
+    });
+    let sent = timeline.sent.iter();
+    let keys = sent.filter(|(text, at)| text == "costly./DNSKEY" && *at >= settled);
+    (took.collect(), keys.count())
+}
+
+#[test]
+fn keys_that_take_longer_than_the_next_query_are_learned() {
+    const LOG: &[&str] = &["-u192.0.2.1", "--dnssec=log"];
+    const SHORT: &[&str] = &["-u192.0.2.1", "--dnssec=on", "--timeout=1s"];
+    for (arguments, interval, answer) in [
+        (ON, 150, 200),
+        (LOG, 100, 150),
+        (LOG, 30, 40),
+        (SHORT, 30, 40),
+    ] {
+        let (took, keys) = under_steady_load(arguments, interval, answer);
+        let longest = took.iter().max().expect("queries follow the silence");
+        assert!(
+            *longest < Duration::from_millis(50),
+            "{arguments:?}: {longest:?}"
+        );
+        assert_eq!(keys, 0, "{arguments:?}");
+    }
+}
+
+#[test]
+fn follower_of_an_old_query_has_its_own_time() {
+    let mut timeline = Timeline::new(config(ON));
+    let recovers = timeline.after(6_000);
+    let delay = |text: &str, now: Instant| match text {
+        "tld1./DNSKEY" if now < recovers => None,
+        _ => SOON,
+    };
+    timeline.start(1, "www.nsec3.tld1");
+    timeline.run(timeline.after(4_000), &delay);
+    timeline.start(2, "www.nsec3.tld1");
+    timeline.run(timeline.after(20_000), &delay);
+    assert_eq!(timeline.rcode(1), Some(Rcode::SERVFAIL));
+    assert_eq!(timeline.rcode(2), Some(Rcode::NOERROR));
+}
+
+#[test]
+fn signed_name_resolves_with_the_shortest_timeout() {
+    for (timeout, rtt) in [("100ms", 5), ("150ms", 5), ("200ms", 20), ("300ms", 20)] {
+        let argument = format!("--timeout={timeout}");
+        let mut timeline = Timeline::new(config(&["-u192.0.2.1", "--dnssec=on", &argument]));
+        let delay = move |_: &str, _: Instant| Some(Duration::from_millis(rtt));
+        // The first queries may end before the records of all zones have arrived.
+        for (id, at) in [(1, 0), (2, 2_000), (3, 4_000)] {
+            timeline.run(timeline.after(at), &delay);
+            timeline.start(id, "www.nsec3.tld1");
+        }
+        timeline.run(timeline.after(10_000), &delay);
+        assert_eq!(timeline.rcode(3), Some(Rcode::NOERROR), "{timeout}");
+    }
+    // Most of a short time is for the records.
+    let mut timeline = Timeline::new(config(&["-u192.0.2.1", "--dnssec=on", "--timeout=100ms"]));
+    timeline.start(1, "www.nsec3.tld1");
+    let delay = |_: &str, _: Instant| Some(Duration::from_millis(12));
+    timeline.run(timeline.after(1_000), &delay);
+    assert_eq!(timeline.rcode(1), Some(Rcode::NOERROR));
+}
+
+#[test]
+fn one_error_with_a_second_upstream_without_dnssec_ends_soon() {
+    for is_refused in [false, true] {
+        let mut timeline = Timeline::new(config(TWO));
+        timeline.strip_second();
+        if is_refused {
+            timeline.first_up_at = timeline.after(1_000);
+        } else {
+            let question = key("", Type::DNSKEY)[1..].to_vec();
+            let servfail = [0, 0, 0x81, 0x82, 0, 1, 0, 0, 0, 0, 0, 0];
+            let servfail = [&servfail[..], &question].concat();
+            timeline.world.lies.insert(question, servfail);
+        }
+        let delay = |_: &str, _: Instant| SOON;
+        for (id, at) in (1..).zip([0, 3_000, 10_000, 30_000, 58_000, 70_000]) {
+            timeline.run(timeline.after(at), &delay);
+            let name = ["www.nsec3.tld1", "www.insecure.tld1"][usize::from(id % 2)];
+            timeline.start(id, name);
+            timeline.run(timeline.after(at + 900), &delay);
+            timeline.world.lies.clear();
+        }
+        // The first query had no answer that could be verified.
+        for id in 2..=6 {
+            assert_eq!(
+                timeline.rcode(id),
+                Some(Rcode::NOERROR),
+                "{is_refused} {id}"
+            );
+        }
+    }
+}
