@@ -10,11 +10,17 @@ use crate::wire::name::{Name, make_lowercase};
 pub struct Hosts {
     /// The files.
     pub files: Vec<PathBuf>,
-    /// Names with an address each, in the order of the names. Addresses of a name keep the order of
-    /// the files.
-    names: Vec<(Name, IpAddr)>,
-    /// Addresses, each with its canonical name: the first one in the files.
-    pointers: Vec<(IpAddr, Name)>,
+    /// In the order of the names, and then of the files.
+    entries: Vec<HostEntry>,
+}
+
+/// A name with one of its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HostEntry {
+    name: Name,
+    /// The place in the files.
+    number: usize,
+    address: IpAddr,
 }
 
 /// A line of a hosts file that cannot be used.
@@ -24,6 +30,15 @@ pub struct UnusedLine {
     pub number: usize,
     /// The part that cannot be used.
     pub text: String,
+}
+
+/// The lines of a hosts file that cannot be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnusedLines {
+    /// The first one.
+    pub first: Option<UnusedLine>,
+    /// The number of parts that cannot be used.
+    pub count: usize,
 }
 
 /// The files have more names than [`Hosts::NAMES_MAX`].
@@ -42,8 +57,8 @@ impl Hosts {
     /// # Errors
     ///
     /// Returns [`TooManyNames`] if the files have too many names.
-    pub fn add(&mut self, text: &str) -> Result<Vec<UnusedLine>, TooManyNames> {
-        let mut unused = Vec::new();
+    pub fn add(&mut self, text: &str) -> Result<UnusedLines, TooManyNames> {
+        let mut unused = UnusedLines::default();
         for (line, number) in text.lines().zip(1..) {
             let content = line.split('#').next().unwrap_or_default();
             let mut fields = content.split_whitespace();
@@ -51,8 +66,11 @@ impl Hosts {
                 continue;
             };
             let mut reject = |text: &str| {
-                let text = text.chars().take(64).collect();
-                unused.push(UnusedLine { number, text });
+                unused.count += 1;
+                unused.first.get_or_insert_with(|| UnusedLine {
+                    number,
+                    text: text.chars().take(64).collect(),
+                });
             };
             let Ok(address) = first.parse::<IpAddr>() else {
                 reject(first);
@@ -63,76 +81,65 @@ impl Hosts {
                     reject(field);
                     continue;
                 };
-                if self.names.len() >= Self::NAMES_MAX {
+                let number = self.entries.len();
+                if number >= Self::NAMES_MAX {
                     return Err(TooManyNames);
                 }
-                self.names.push((name.clone(), address));
-                self.pointers.push((address, name));
+                self.entries.push(HostEntry {
+                    name,
+                    number,
+                    address,
+                });
             }
         }
-        // Both sorts are stable, so that the order of the files decides.
-        self.names
-            .sort_by(|(one, _), (other, _)| one.as_bytes().cmp(other.as_bytes()));
-        self.remove_repeated();
-        self.pointers.sort_by_key(|(address, _)| *address);
-        self.pointers.dedup_by_key(|(address, _)| *address);
+        self.entries.sort_unstable_by(|one, other| {
+            let by_name = one.name.as_bytes().cmp(other.name.as_bytes());
+            by_name.then(one.number.cmp(&other.number))
+        });
         Ok(unused)
-    }
-
-    /// Removes repeated addresses of a name, and those beyond [`Hosts::ADDRESSES_MAX`].
-    fn remove_repeated(&mut self) {
-        let mut kept: Vec<(Name, IpAddr)> = Vec::with_capacity(self.names.len());
-        let mut first = 0;
-        for (name, address) in self.names.drain(..) {
-            if kept.get(first).is_none_or(|(current, _)| *current != name) {
-                first = kept.len();
-            }
-            let of_name = &kept[first..];
-            let is_known = of_name.iter().any(|(_, known)| *known == address);
-            if !is_known && of_name.len() < Self::ADDRESSES_MAX {
-                kept.push((name, address));
-            }
-        }
-        self.names = kept;
     }
 
     /// Returns whether there are no names.
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.entries.is_empty()
     }
 
     /// Returns the number of bytes that the names take.
     pub fn bytes(&self) -> usize {
         /// Bytes that the allocator takes for each name.
         const ALLOCATION: usize = 24;
-        let of_name =
-            |name: &Name| name.as_bytes().len() + size_of::<(Name, IpAddr)>() + ALLOCATION;
-        let names = self.names.iter().map(|(name, _)| of_name(name));
-        let pointers = self.pointers.iter().map(|(_, name)| of_name(name));
-        names.chain(pointers).sum()
+        let names = self.entries.iter().map(|entry| &entry.name);
+        names
+            .map(|name| name.as_bytes().len() + size_of::<HostEntry>() + ALLOCATION)
+            .sum()
     }
 
     /// Returns the addresses of a name, which is uncompressed, or `None` if no file has the name.
-    pub fn addresses(&self, name: &[u8]) -> Option<impl Iterator<Item = IpAddr> + Clone> {
+    /// A repeated address is returned once.
+    pub fn addresses(&self, name: &[u8]) -> Option<Vec<IpAddr>> {
         let mut lower = name.to_vec();
         make_lowercase(&mut lower);
         let start = self
-            .names
-            .partition_point(|(one, _)| one.as_bytes() < &lower);
-        let is_same = move |(one, _): &&(Name, IpAddr)| one.as_bytes() == lower;
-        let mut of_name = self.names[start..].iter();
-        of_name.clone().next().filter(&is_same)?;
-        let len = of_name.position(|entry| !is_same(&entry));
-        let end = len.map_or(self.names.len(), |len| start + len);
-        Some(self.names[start..end].iter().map(|(_, address)| *address))
+            .entries
+            .partition_point(|entry| entry.name.as_bytes() < &lower);
+        let of_name = self.entries[start..]
+            .iter()
+            .take_while(|entry| entry.name.as_bytes() == lower);
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for HostEntry { address, .. } in of_name {
+            if addresses.len() < Self::ADDRESSES_MAX && !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
+        (!addresses.is_empty()).then_some(addresses)
     }
 
-    /// Returns the canonical name of an address.
+    /// Returns the canonical name of an address: the first one in the files.
     pub fn name_of(&self, address: IpAddr) -> Option<&Name> {
-        let place = self
-            .pointers
-            .binary_search_by_key(&address, |(one, _)| *one);
-        Some(&self.pointers[place.ok()?].1)
+        let entries = self.entries.iter();
+        let of_address = entries.filter(|entry| entry.address == address);
+        let first = of_address.min_by_key(|entry| entry.number)?;
+        Some(&first.name)
     }
 }
 
@@ -185,14 +192,14 @@ mod tests {
 
     fn hosts(text: &str) -> Hosts {
         let mut hosts = Hosts::default();
-        assert_eq!(hosts.add(text), Ok(Vec::new()));
+        assert_eq!(hosts.add(text), Ok(UnusedLines::default()));
         hosts
     }
 
     fn addresses(hosts: &Hosts, name: &str) -> Option<Vec<String>> {
         let name: Name = name.parse().unwrap();
         let addresses = hosts.addresses(name.as_bytes())?;
-        Some(addresses.map(|address| address.to_string()).collect())
+        Some(addresses.iter().map(IpAddr::to_string).collect())
     }
 
     #[test]
@@ -228,22 +235,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_cannot_be_used_are_returned() {
+    fn lines_that_cannot_be_used_are_counted() {
         let mut hosts = Hosts::default();
         let text = "192.0.2.300 a\nfe80::1%eth0 b\n192.0.2.1\n192.0.2.1 c bad..name d\nname";
         let unused = hosts.add(text).unwrap();
-        let unused: Vec<_> = unused
-            .iter()
-            .map(|it| (it.number, it.text.as_str()))
-            .collect();
+        let first = unused.first.unwrap();
         assert_eq!(
-            unused,
-            [
-                (1, "192.0.2.300"),
-                (2, "fe80::1%eth0"),
-                (4, "bad..name"),
-                (5, "name")
-            ]
+            (first.number, first.text.as_str(), unused.count),
+            (1, "192.0.2.300", 4)
         );
         assert!(addresses(&hosts, "c").is_some() && addresses(&hosts, "d").is_some());
     }
@@ -253,8 +252,8 @@ mod tests {
         let line = |nth: usize| format!("10.0.{}.{} n{nth}\n", nth / 256, nth % 256);
         let mut hosts = Hosts::default();
         let text: String = (0..Hosts::NAMES_MAX).map(line).collect();
-        assert_eq!(hosts.add(&text), Ok(Vec::new()));
-        assert!(hosts.bytes() < 200 * Hosts::NAMES_MAX);
+        assert_eq!(hosts.add(&text), Ok(UnusedLines::default()));
+        assert!(hosts.bytes() < 120 * Hosts::NAMES_MAX);
         assert_eq!(hosts.add("::1 one-more"), Err(TooManyNames));
         let mut hosts = Hosts::default();
         let line = |nth: usize| format!("10.0.{}.{} same\n", nth / 256, nth % 256);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::given::Given;
 use crate::base::address::parse_port;
 use crate::base::counted::counted;
-use crate::config::hosts::UnusedLine;
+use crate::config::hosts::{UnusedLine, UnusedLines};
 use crate::config::upstream::{HTTPS_PORT, PLAIN_PORT, TLS_PORT, is_host_name};
 use crate::config::{
     Config, DnssecMode, DnssecSettings, Host, Network, Scheme, TrustAnchor, Upstream, parse_number,
@@ -56,9 +56,9 @@ pub(super) fn address_as_name(upstream: &Upstream) -> Option<String> {
 }
 
 /// Returns a warning about the lines of a file that cannot be used.
-pub(super) fn unused_lines(option: &str, path: &str, unused: &[UnusedLine]) -> Option<String> {
-    let UnusedLine { number, text } = unused.first()?;
-    let others = match unused.len() - 1 {
+pub(super) fn unused_lines(option: &str, path: &str, unused: &UnusedLines) -> Option<String> {
+    let UnusedLine { number, text } = unused.first.as_ref()?;
+    let others = match unused.count - 1 {
         0 => String::new(),
         others => format!(
             "; it has {}",

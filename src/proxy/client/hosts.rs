@@ -17,7 +17,7 @@ pub(in crate::proxy) fn reply(hosts: &Hosts, question: Question<'_>) -> Option<V
     }
     let (name, rr_type) = (question.name(), question.rr_type());
     let content = match hosts.addresses(name) {
-        Some(addresses) => content(addresses, rr_type),
+        Some(addresses) => content(&addresses, rr_type),
         None if matches!(rr_type, Type::PTR | Type::ANY) => {
             let target = hosts.name_of(address_of_pointer(name)?)?;
             LocalAnswer::Records(Type::PTR, vec![target.as_bytes().to_vec()])
@@ -29,14 +29,14 @@ pub(in crate::proxy) fn reply(hosts: &Hosts, question: Question<'_>) -> Option<V
 
 /// Returns the content of a name with these addresses for a type. One type of addresses is enough
 /// for a question for any type (RFC 8482, section 4.1).
-fn content(addresses: impl Iterator<Item = IpAddr> + Clone, rr_type: Type) -> LocalAnswer {
+fn content(addresses: &[IpAddr], rr_type: Type) -> LocalAnswer {
     let octets = |rr_type: Type| -> Vec<Vec<u8>> {
-        let octets = |address| match (address, rr_type) {
+        let octets = |address: &IpAddr| match (address, rr_type) {
             (IpAddr::V4(address), Type::A) => Some(address.octets().to_vec()),
             (IpAddr::V6(address), Type::AAAA) => Some(address.octets().to_vec()),
             _ => None,
         };
-        addresses.clone().filter_map(octets).collect()
+        addresses.iter().filter_map(octets).collect()
     };
     let types = match rr_type {
         Type::ANY => &[Type::A, Type::AAAA][..],
