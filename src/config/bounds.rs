@@ -196,11 +196,11 @@ pub struct Limits {
     pub bad_answers_remembered: usize,
     /// Remembered questions on which an upstream ended a connection.
     pub suspects_remembered: usize,
-    /// Answers that are validated at once (DNSSEC), at most half of them for clients, and questions
-    /// that the validator asks at once.
+    /// Answers that are verified at once (DNSSEC), at most half of them for clients; as many that
+    /// wait for questions of the validator; and these questions.
     pub validations: usize,
-    /// Bytes of all answers that are validated at once, at most half of them for clients, and half
-    /// of these for large answers.
+    /// Bytes of all answers that are verified at once, at most half of them for clients, and half
+    /// of these for large answers; and the same for the answers that wait for questions.
     pub validations_held: usize,
     /// Unknown zones between a trust anchor and the name of a client's query.
     pub validation_depth: u8,

@@ -78,6 +78,8 @@ pub(super) enum Purpose {
         depth: u8,
         /// Upstreams to avoid: their answers to the queries that need it could not be verified.
         avoid: UpstreamSet,
+        /// The client that it counts against: that of the query that needed it first.
+        client: Option<Subscriber>,
     },
 }
 

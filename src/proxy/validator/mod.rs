@@ -16,6 +16,7 @@
 
 mod counters;
 mod late;
+mod room;
 #[cfg(test)]
 mod simulation_tests;
 #[cfg(test)]
@@ -39,8 +40,9 @@ use super::keys::{ExchangeKey, PoolIndex};
 use super::outcome::Outcome;
 use super::upstream::link::{Abandoned, QuestionHash};
 use crate::base::lazy_queue::LazyQueue;
+use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
-use crate::config::{CacheSettings, Config, DnssecMode, Limits, TrustAnchor};
+use crate::config::{CacheSettings, Config, DnssecMode, TrustAnchor};
 use crate::dnssec::anchors::Anchors;
 use crate::dnssec::clock::SignatureClock;
 use crate::dnssec::denial_cache::{Denial, DenialCache};
@@ -73,9 +75,6 @@ const QUESTIONS_MARGIN: Duration = Duration::from_millis(50);
 /// Time for which a zone is bogus if only one of several upstreams gave a bogus answer: another one
 /// may have failed only briefly.
 const BOGUS_OF_ONE: Duration = Duration::from_secs(1);
-
-/// Number of bytes above which an answer is large. Ordinary answers with signatures are shorter.
-const LARGE_ANSWER_LEN: usize = 4_096;
 
 /// The name of the root zone.
 const ROOT: &[u8] = &[0];
@@ -119,6 +118,8 @@ enum AskerLimit {
     Work,
     /// The time until the deadline.
     Time,
+    /// The room, of which this client held most.
+    Room(Option<Subscriber>),
 }
 
 /// A question of our own.
@@ -156,6 +157,7 @@ impl OwnQuestion {
             Some(AskerLimit::Depth) => depth < self.depth,
             Some(AskerLimit::Work) => !parked.work.is_exhausted(),
             Some(AskerLimit::Time) => self.until < parked.questions_until,
+            Some(AskerLimit::Room(client)) => client != parked.client,
         }
     }
 }
@@ -166,8 +168,11 @@ pub(super) struct Parked {
     validation: Validation,
     /// The work for the answer to a client, or for the one that needs this answer.
     work: Rc<Work>,
+    /// The client that the answer counts against.
+    client: Option<Subscriber>,
     source: AnswerSource,
-    /// The exchange was in the queue for a link, for another attempt.
+    /// The exchange was in the queue for a link, for another attempt, or no other upstream is to be
+    /// asked because the answer was evicted.
     was_waiting: bool,
     /// The deadline of the questions of our own.
     questions_until: Instant,
@@ -302,20 +307,6 @@ impl Validator {
         false
     }
 
-    /// Returns whether there is room to validate an answer of this length, to a client or to a
-    /// question of our own. Answers to clients leave half of the room for the records that their
-    /// validation needs, and large answers leave room for ordinary ones.
-    fn has_room(&self, is_for_answer: bool, len: usize, limits: &Limits) -> bool {
-        let quarters = match (is_for_answer, len > LARGE_ANSWER_LEN) {
-            (true, true) => 1,
-            (true, false) => 2,
-            (false, true) => 3,
-            (false, false) => 4,
-        };
-        let parked_max = limits.validations / if is_for_answer { 2 } else { 1 };
-        self.parked < parked_max && self.held + len <= limits.validations_held / 4 * quarters
-    }
-
     /// Returns the number of known zones and their bytes.
     pub(super) fn zones_usage(&self) -> (usize, usize) {
         (self.zones.len(), self.zones.bytes())
@@ -437,15 +428,15 @@ impl Proxy {
             _ => Subject::Answer,
         };
         let len = answer.bytes().len();
-        let held = validator.held + len;
-        let has_room = validator.has_room(exchange.is_for_answer(), len, &self.config.limits);
+        let has_room = self.has_room_to_verify(exchange.is_for_answer(), len);
         let validation = || Validation::new(answer.bytes().into(), subject).ok();
         let Some(validation) = has_room.then(validation).flatten() else {
             // Another upstream's answer would not have room either.
             return self.on_limit(key, answer, (source, !has_room), cx);
         };
+        let validator = self.validator.as_mut().expect("the validator is on");
         validator.parked += 1;
-        validator.held = held;
+        validator.held += len;
         let only_logs = validator.mode == DnssecMode::Log;
         let exchange = &mut self.exchanges[key];
         exchange.tracer.on_wait(StepKind::Validation, cx.now);
@@ -461,6 +452,7 @@ impl Proxy {
         exchange.parked = Some(Box::new(Parked {
             validation,
             work: work.unwrap_or_default(),
+            client: room::client_of(exchange),
             source,
             was_waiting: std::mem::take(&mut exchange.is_waiting),
             questions_until: cx.now + time_left,
@@ -514,12 +506,7 @@ impl Proxy {
                 ValidationStep::Yield { is_right } => {
                     self.counters.dnssec.count_signature(is_right);
                 }
-                ValidationStep::Need(needs) => {
-                    for need in needs {
-                        self.ask_own_question(key, need, cx);
-                    }
-                    return;
-                }
+                ValidationStep::Need(needs) => return self.wait_for(key, needs, cx),
                 ValidationStep::Done(verdict) => return self.on_verdict(key, verdict, cx),
             }
         }
@@ -545,16 +532,15 @@ impl Proxy {
 
     /// Asks for records that the answer of an exchange needs, or waits for the same question.
     fn ask_own_question(&mut self, waiter: ExchangeKey, need: Need, cx: &mut Cx<'_>) {
-        let exchange = &mut self.exchanges[waiter];
-        let Some(parked) = &mut exchange.parked else {
+        let exchange = &self.exchanges[waiter];
+        let Some(parked) = &exchange.parked else {
             return;
         };
         if parked.questions_until <= cx.now {
-            parked.limit = Some(AskerLimit::Time);
-            parked.validation.on_unanswered(need, None);
-            return self.followups.push(Followup::Validate(waiter));
+            return self.leave_unanswered(waiter, vec![need], Some(AskerLimit::Time));
         }
         let work = Rc::clone(&parked.work);
+        let client = parked.client;
         let pool = exchange.pool;
         let depth = depth_below(&exchange.purpose);
         // The records come from another upstream than an answer that could not be verified.
@@ -568,23 +554,25 @@ impl Proxy {
         if let Some(question) = questions.find(is_same) {
             return question.waiters.push(waiter);
         }
-        let limits = &self.config.limits;
-        let is_full = validator.questions.len() >= limits.validations;
-        let limit = if depth >= limits.validation_depth {
+        let limit = if depth >= self.config.limits.validation_depth {
             Some(AskerLimit::Depth)
-        } else if !is_full && !work.take_question() {
+        } else if !work.take_question() {
             Some(AskerLimit::Work)
+        } else if !self.make_room_for_question(client, cx.now) {
+            Some(AskerLimit::Room(client))
         } else {
             None
         };
-        if is_full || limit.is_some() {
-            parked.limit = limit.or(parked.limit);
-            parked.validation.on_unanswered(need, None);
-            return self.followups.push(Followup::Validate(waiter));
+        if limit.is_some() {
+            return self.leave_unanswered(waiter, vec![need], limit);
         }
         self.counters.dnssec.count_question(need.rr_type);
         let query = Query::for_zone(&need.name, need.rr_type);
-        let purpose = Purpose::Validation { depth, avoid };
+        let purpose = Purpose::Validation {
+            depth,
+            avoid,
+            client,
+        };
         // All answers that wait for the question have less time: each gets its verdict in time.
         let deadline = cx.now + self.config.timeouts.deadline;
         let exchange = Exchange::new(purpose, pool, query, (cx.now, deadline));

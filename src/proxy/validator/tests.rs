@@ -2,6 +2,7 @@
 
 mod denial_tests;
 mod log_mode_tests;
+mod room_tests;
 mod time_tests;
 mod trust_boundary_tests;
 mod upstream_fault_tests;

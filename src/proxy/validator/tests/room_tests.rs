@@ -1,0 +1,272 @@
+//! Clients that fill the room for answers that wait for keys, and for the questions for keys.
+
+use super::*;
+use crate::dnssec::testing::{COSTLY, Costly, message_with, record};
+
+/// Clients in front of a zone whose keys may be silent.
+struct ColdClients {
+    world: World,
+    costly: Costly,
+    /// Returns whether upstream does not answer a question.
+    is_silent: fn(&str) -> bool,
+    responses: Vec<(u16, Rcode)>,
+}
+
+impl ColdClients {
+    fn new(arguments: &[&str], set: impl Fn(&mut crate::config::Limits)) -> Self {
+        let costly = Costly::new();
+        let mut config = config(arguments);
+        config.dnssec.anchors = vec![costly.anchor()];
+        set(&mut config.limits);
+        let mut world = World::of(config);
+        let keys = costly.keys(Tree::read().time);
+        let question = [COSTLY, &[0, 48, 0, 1]].concat();
+        world.answers.insert(question, keys);
+        Self {
+            world,
+            costly,
+            is_silent: |_| false,
+            responses: Vec::new(),
+        }
+    }
+
+    /// Adds a signed address of a name below the zone.
+    fn add_signed(&mut self, name: &str) {
+        let question = key(name, Type::A);
+        let owner = &question[..question.len() - 4];
+        let time = Tree::read().time;
+        let signed = self.costly.signed(owner, Type::A, &[192, 0, 2, 1], time);
+        let message = message_with(owner, Type::A, [2, 0], &signed);
+        self.world.answers.insert(question, message);
+    }
+
+    /// Has the proxy learn the keys above a name.
+    fn learn(&mut self, name: &str) {
+        let response = self.world.ask(name, Type::A, AD);
+        assert_eq!(response.rcode(), Rcode::NOERROR, "{name}");
+        self.world.scene.outbox.clear();
+    }
+
+    /// Sends a query of a client. Returns the responses that follow at once.
+    fn ask(&mut self, id: u16, client: u8, name: &str) -> Vec<(u16, Rcode)> {
+        self.ask_for(&key(name, Type::A), id, client)
+    }
+
+    fn ask_for(&mut self, question: &[u8], id: u16, client: u8) -> Vec<(u16, Rcode)> {
+        let [high, low] = id.to_be_bytes();
+        let mut query = vec![high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        query.extend(question);
+        let scene = &mut self.world.scene;
+        let transport = ClientTransport::Stream {
+            idle: Duration::from_secs(10),
+            received_at: scene.now,
+            protocol: ClientProtocol::Tcp,
+        };
+        scene.offer_from([10, 0, 0, client], &query, transport);
+        while self.step() {}
+        std::mem::take(&mut self.responses)
+    }
+
+    /// Handles the actions of the last call. Returns whether queries were sent upstream.
+    fn step(&mut self) -> bool {
+        let scene = &mut self.world.scene;
+        scene.bring_up();
+        for action in scene.outbox.actions() {
+            if let Action::Respond { message, .. } = action {
+                let bytes = scene.outbox.bytes(message);
+                let header = Header::parse(bytes).expect("a response has a header");
+                let id = u16::from_be_bytes([bytes[0], bytes[1]]);
+                self.responses.push((id, header.flags.rcode()));
+            }
+        }
+        let sent = scene.sent();
+        scene.outbox.clear();
+        for (link, query) in &sent {
+            let parsed = Message::parse(query).expect("the proxy sends whole queries");
+            let question = parsed.question().expect("a query has a question");
+            let text = Problem::limit_reached(question.name(), question.rr_type()).to_string();
+            self.world.sent.push((text.clone(), true));
+            if !(self.is_silent)(&text) {
+                let known = self.world.answers.get(&question.to_key().to_vec());
+                let mut reply = known.cloned().unwrap_or_else(|| query.clone());
+                reply[..2].copy_from_slice(&query[..2]);
+                reply[2] |= 0x80;
+                scene
+                    .proxy
+                    .handle_reply(*link, &reply, scene.now, &mut scene.outbox);
+            }
+        }
+        !sent.is_empty()
+    }
+
+    /// Lets time pass until this number of responses, with an upstream that answers again.
+    fn recover(&mut self, count: usize) -> Vec<(u16, Rcode)> {
+        self.is_silent = |_| false;
+        while self.responses.len() < count {
+            let scene = &mut self.world.scene;
+            scene.now = scene.proxy.poll_timeout().expect("a query waits");
+            scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+            while self.step() {}
+        }
+        std::mem::take(&mut self.responses)
+    }
+
+    /// Returns the number of answers that are being validated, and that of questions of our own.
+    fn usage(&self) -> (usize, usize) {
+        let validator = self.world.scene.proxy.validator.as_ref();
+        let validator = validator.expect("the validator is on");
+        (validator.parked, validator.questions.len())
+    }
+}
+
+/// Sends queries of client 1 until the room of eight answers is full of answers that wait.
+fn full_of_answers(arguments: &[&str]) -> ColdClients {
+    let mut clients = ColdClients::new(arguments, |limits| limits.validations = 16);
+    clients.learn("www.nsec3.tld1");
+    clients.is_silent = |text| text == "costly./DNSKEY";
+    for id in 0..10 {
+        clients.add_signed(&format!("n{id}.costly"));
+    }
+    for id in 0..8 {
+        assert_eq!(clients.ask(id, 1, &format!("n{id}.costly")), []);
+    }
+    assert_eq!(clients.usage(), (8, 1));
+    clients
+}
+
+/// Sends as many queries of client 1 for names below `above` as fill the table of 16 questions.
+fn full_of_questions(queries: u16, above: &str) -> ColdClients {
+    let mut clients = ColdClients::new(ON, |limits| limits.validations = 16);
+    clients.learn("www.nsec3.tld1");
+    clients.add_signed("warm.costly");
+    clients.learn("warm.costly");
+    clients.is_silent = |text| text.ends_with("costly./DS");
+    for id in 0..queries {
+        let name = format!("{above}.n{id}.costly");
+        clients.world.answers.extend([address(&name)]);
+        assert_eq!(clients.ask(id, 1, &name), []);
+    }
+    assert_eq!(clients.usage(), (usize::from(queries), 16));
+    clients
+}
+
+#[test]
+fn answer_whose_keys_are_known_has_room_beside_answers_that_wait() {
+    let mut clients = full_of_answers(ON);
+    // The same client also has room for it.
+    for (id, client) in [(100, 1), (101, 2)] {
+        let name = ["alias.nsec3.tld1", "www.renamed.nsec3.tld1"][usize::from(client == 1)];
+        let responses = clients.ask(id, client, name);
+        assert_eq!(responses, [(id, Rcode::NOERROR)]);
+    }
+    assert_eq!(clients.usage(), (8, 1));
+}
+
+#[test]
+fn client_that_waits_for_most_gives_up_its_newest_answer() {
+    for (mode, rcode) in [("on", Rcode::SERVFAIL), ("log", Rcode::NOERROR)] {
+        let mut clients = full_of_answers(&["-u192.0.2.1", &format!("--dnssec={mode}")]);
+        // The answer of the client itself is its newest one.
+        assert_eq!(clients.ask(8, 1, "n8.costly"), [(8, rcode)], "{mode}");
+        assert_eq!(clients.ask(9, 2, "n9.costly"), [(7, rcode)], "{mode}");
+        assert_eq!(clients.usage(), (8, 1), "{mode}");
+        let mut responses = clients.recover(8);
+        responses.sort_unstable_by_key(|(id, _)| *id);
+        let expected = [0, 1, 2, 3, 4, 5, 6, 9].map(|id| (id, Rcode::NOERROR));
+        assert_eq!(responses, expected, "{mode}");
+        assert_eq!(clients.usage(), (0, 0), "{mode}");
+    }
+}
+
+#[test]
+fn evicted_answer_is_not_asked_for_elsewhere() {
+    let mut clients = full_of_answers(TWO);
+    let responses = clients.ask(9, 2, "n9.costly");
+    assert_eq!(responses, [(7, Rcode::SERVFAIL)]);
+    let sent = clients.world.sent.iter();
+    let queries = sent.filter(|(text, _)| text == "n7.costly./A");
+    assert_eq!(queries.count(), 1);
+}
+
+#[test]
+fn single_client_may_use_the_whole_room() {
+    let mut clients = ColdClients::new(ON, |_| ());
+    clients.is_silent = |text| text == "costly./DNSKEY";
+    for id in 0..256 {
+        let name = format!("n{id}.costly");
+        clients.add_signed(&name);
+        assert_eq!(clients.ask(id, 1, &name), []);
+    }
+    let responses = clients.recover(256);
+    assert!(responses.iter().all(|(_, rcode)| *rcode == Rcode::NOERROR));
+}
+
+#[test]
+fn clients_with_equal_shares_keep_them() {
+    let mut clients = ColdClients::new(ON, |limits| limits.validations = 16);
+    clients.is_silent = |text| text == "costly./DNSKEY";
+    for id in 0..9 {
+        clients.add_signed(&format!("n{id}.costly"));
+    }
+    for (id, client) in (0..).zip([0, 1, 1, 2, 2, 3, 3, 4]) {
+        assert_eq!(clients.ask(id, client, &format!("n{id}.costly")), []);
+    }
+    // With another answer, client 0 would hold as many as the others.
+    let responses = clients.ask(8, 0, "n8.costly");
+    assert_eq!(responses, [(8, Rcode::SERVFAIL)]);
+}
+
+#[test]
+fn client_that_asks_most_questions_gives_up_its_newest_one() {
+    let mut clients = full_of_questions(4, "a.b.c");
+    let responses = clients.ask(100, 2, "www.insecure.tld1");
+    assert_eq!(responses, [(100, Rcode::NOERROR)]);
+    // Two questions of client 1 ended, for as many of client 2. Their answers wait for others.
+    assert_eq!(clients.usage(), (4, 14));
+}
+
+#[test]
+fn other_client_that_waits_for_an_evicted_question_asks_it_itself() {
+    let mut clients = full_of_questions(8, "a");
+    // Client 2 needs the last two questions of client 1, whose newest answer gives up its room.
+    let name = "a.n7.costly";
+    let (mut question, mut message) = address(name);
+    let at = question.len() - 3;
+    question[at] = 28;
+    message[12 + at] = 28;
+    clients.world.answers.insert(question.clone(), message);
+    let responses = clients.ask_for(&question, 100, 2);
+    assert_eq!(responses, [(7, Rcode::SERVFAIL)]);
+    // One of the two questions ends for one of client 3.
+    let responses = clients.ask(101, 3, "www.insecure.tld1");
+    assert!(responses.contains(&(101, Rcode::NOERROR)), "{responses:?}");
+    assert!(responses.iter().all(|(id, _)| *id != 100), "{responses:?}");
+    let validator = clients.world.scene.proxy.validator.as_ref();
+    let questions = &validator.expect("the validator is on").questions;
+    let names = questions.iter().map(|question| &question.need.name);
+    let of_client = names.filter(|name| name.ends_with(b"\x02n7\x06costly\0"));
+    assert_eq!(of_client.count(), 2);
+}
+
+#[test]
+fn client_that_holds_most_bytes_gives_up_its_newest_answer() {
+    let mut clients = ColdClients::new(ON, |limits| limits.validations_held = 64 << 10);
+    clients.is_silent = |text| text == "tld1./DNSKEY";
+    // Eight answers of almost 4 KB fit in half of the room.
+    for id in 0..8 {
+        let name = format!("{id}.nsec3.tld1");
+        let question = key(&name, Type::A);
+        let owner = &question[..question.len() - 4];
+        let text = record(owner, Type(16), &[&[250][..], &[7; 250]].concat());
+        let message = message_with(owner, Type::A, [14, 0], &text.repeat(14));
+        assert!((3_800..4_096).contains(&message.len()), "{}", message.len());
+        clients.world.answers.insert(question, message);
+        assert_eq!(clients.ask(id, 1, &name), []);
+    }
+    let mut evicted = Vec::new();
+    for (id, name) in [(100, "www.nsec3.tld1"), (101, "alias.nsec3.tld1")] {
+        evicted.extend(clients.ask(id, 2, name));
+    }
+    assert_eq!(evicted.first(), Some(&(7, Rcode::SERVFAIL)), "{evicted:?}");
+    assert!(evicted.iter().all(|(id, _)| *id < 8), "{evicted:?}");
+}
