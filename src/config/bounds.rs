@@ -196,8 +196,9 @@ pub struct Limits {
     pub bad_answers_remembered: usize,
     /// Remembered questions on which an upstream ended a connection.
     pub suspects_remembered: usize,
-    /// Answers that are verified at once (DNSSEC), at most half of them for clients; as many that
-    /// wait for questions of the validator; and these questions.
+    /// Answers whose signatures are verified at once (DNSSEC), at most half of them for clients.
+    /// The limit also applies to the answers that wait for DS or DNSKEY records, and to the
+    /// queries for these records.
     pub validations: usize,
     /// Bytes of all answers that are verified at once, at most half of them for clients, and half
     /// of these for large answers; and the same for the answers that wait for questions.

@@ -37,6 +37,7 @@ impl Proxy {
         }
         let kept = match exchange.lookup {
             _ if is_truncated(answer) => Kept::No,
+            _ if exchange.retry.fails_alone() && is_error(answer.rcode()) => Kept::No,
             Some(lookup) => self.cache.keep(question, lookup, answer, cx.now),
             None if exchange.is_for_client() => {
                 let flags = exchange.query.flags();

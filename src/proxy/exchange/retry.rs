@@ -47,6 +47,8 @@ pub(in crate::proxy) struct RetryState {
     close: Option<(EndpointKey, ConnectionClose)>,
     /// The query was sent over TCP because its datagrams were not answered.
     is_stream_fallback: bool,
+    /// A failure is due to the time or the room of this query alone.
+    fails_alone: bool,
 }
 
 /// The retry state of an exchange, allocated when it is first changed.
@@ -122,6 +124,17 @@ impl Retry {
         let close = &mut self.0.as_mut()?.close;
         let (_, close) = close.take_if(|(by, _)| *by == endpoint)?;
         Some(close)
+    }
+
+    /// Returns whether a failure is due to the time or the room of this query alone, so that it is
+    /// not cached.
+    pub(in crate::proxy) fn fails_alone(&self) -> bool {
+        self.0.as_ref().is_some_and(|state| state.fails_alone)
+    }
+
+    /// Records that a failure is due to the time or the room of this query alone.
+    pub(in crate::proxy) fn set_fails_alone(&mut self) {
+        self.state().fails_alone = true;
     }
 
     /// Returns whether the query was sent over TCP because its datagrams were not answered.

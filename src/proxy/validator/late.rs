@@ -63,19 +63,24 @@ impl Proxy {
         }
     }
 
-    /// Lets the followers of an exchange that have more time leave it, because its answer had no
-    /// time for its verdict.
-    pub(super) fn release_later_followers(&mut self, key: ExchangeKey) {
-        let deadline = self.exchanges[key].deadline;
-        let followers = std::mem::take(&mut self.exchanges[key].followers);
+    /// Handles the failure of an answer that had no time or no room: the failure is not cached, and
+    /// followers leave the exchange that have more time, or are of another client.
+    pub(super) fn fail_alone(&mut self, key: ExchangeKey, limit: AskerLimit) {
+        let exchange = &mut self.exchanges[key];
+        exchange.retry.set_fails_alone();
+        let deadline = exchange.deadline;
+        let followers = std::mem::take(&mut exchange.followers);
         let exchanges = &self.exchanges;
-        let is_later = |follower: &ExchangeKey| {
-            let follower = exchanges.get(*follower);
-            follower.is_some_and(|follower| follower.deadline > deadline)
+        let has_more = |follower: &Exchange| match limit {
+            AskerLimit::Time => follower.deadline > deadline,
+            AskerLimit::Room(client) => follower.holder != client,
+            AskerLimit::Depth | AskerLimit::Work => false,
         };
-        let (later, others): (Vec<_>, Vec<_>) = followers.into_iter().partition(is_later);
+        let (leaving, others): (Vec<_>, Vec<_>) = followers
+            .into_iter()
+            .partition(|follower| exchanges.get(*follower).is_some_and(has_more));
         self.exchanges[key].followers = others;
-        self.dispatch_later(later);
+        self.dispatch_later(leaving);
     }
 }
 

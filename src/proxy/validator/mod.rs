@@ -108,8 +108,8 @@ pub(super) struct Validator {
     held: usize,
 }
 
-/// A limit of the answer that needed a question of our own first. Other answers that wait for the
-/// question may be within it.
+/// A limit of the answer for which a question of our own was asked. Other answers that wait for the
+/// question may be within this limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AskerLimit {
     /// The number of questions above a question.
@@ -486,7 +486,10 @@ impl Proxy {
                 if validator.runnable.is_empty() {
                     validator.runnable_since = cx.now;
                 }
-                return validator.runnable.push_back(key);
+                if !validator.runnable.contains(&key) {
+                    validator.runnable.push_back(key);
+                }
+                return;
             }
             let Parked {
                 validation, work, ..
@@ -573,7 +576,7 @@ impl Proxy {
             avoid,
             client,
         };
-        // All answers that wait for the question have less time: each gets its verdict in time.
+        // An answer gets its verdict at the end of its own time, and the question goes on.
         let deadline = cx.now + self.config.timeouts.deadline;
         let exchange = Exchange::new(purpose, pool, query, (cx.now, deadline));
         let exchange = self.start(exchange, cx);

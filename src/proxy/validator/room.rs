@@ -1,4 +1,5 @@
-//! Room for the answers that are validated and for the questions of our own: the shares of clients.
+//! Limits on the answers that are validated and on the questions of our own, and the shares that
+//! clients have of them.
 //!
 //! Answers that wait for questions have room of their own, so that an answer whose keys are known
 //! does not fail because others wait. If that room or the table of questions is full, the client
@@ -191,7 +192,7 @@ impl Proxy {
             let holder = largest_holder(shares, own.client);
             let candidates = waiting.iter().enumerate();
             let of_holder = candidates.filter(|(_, one)| one.client == holder && is_candidate(one));
-            // Others may wait for the answer to a question.
+            // Answers to questions are evicted last, since other answers wait for them.
             let newest = of_holder.max_by_key(|(_, one)| (one.is_for_answer, one.asked_at));
             let place = newest.map(|(place, _)| place);
             let evicted = waiting.remove(place.expect("the largest holder has an answer"));

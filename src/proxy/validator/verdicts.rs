@@ -53,8 +53,8 @@ impl Proxy {
             SecurityStatus::Bogus(problem) | SecurityStatus::Indeterminate(problem) => {
                 self.report(problem, is_on, cx.now);
                 if is_on {
-                    if limit == Some(AskerLimit::Time) {
-                        self.release_later_followers(key);
+                    if let Some(limit @ (AskerLimit::Time | AskerLimit::Room(_))) = limit {
+                        self.fail_alone(key, limit);
                     }
                     return self.on_unverifiable(key, problem, (source, was_waiting), cx);
                 }
@@ -117,6 +117,9 @@ impl Proxy {
         let is_on = self.is_validation_on();
         self.report(&problem, is_on, cx.now);
         if is_on {
+            if is_last {
+                self.exchanges[key].retry.set_fails_alone();
+            }
             return self.on_unverifiable(key, &problem, (source, is_last), cx);
         }
         self.on_accepted(key, || source, cx.now);

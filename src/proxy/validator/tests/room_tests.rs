@@ -270,3 +270,21 @@ fn client_that_holds_most_bytes_gives_up_its_newest_answer() {
     assert_eq!(evicted.first(), Some(&(7, Rcode::SERVFAIL)), "{evicted:?}");
     assert!(evicted.iter().all(|(id, _)| *id < 8), "{evicted:?}");
 }
+
+#[test]
+fn failure_of_an_evicted_answer_is_not_cached() {
+    let mut clients = full_of_answers(ON);
+    // The client exceeds its share.
+    assert_eq!(clients.ask(8, 1, "n8.costly"), [(8, Rcode::SERVFAIL)]);
+    let responses = clients.ask(100, 2, "n8.costly");
+    assert!(responses.iter().all(|(id, _)| *id != 100), "{responses:?}");
+}
+
+#[test]
+fn follower_of_an_evicted_answer_has_the_room_of_its_own_client() {
+    let mut clients = full_of_answers(ON);
+    assert_eq!(clients.ask(100, 2, "n7.costly"), []);
+    let responses = clients.ask(101, 3, "n9.costly");
+    assert!(responses.contains(&(7, Rcode::SERVFAIL)), "{responses:?}");
+    assert!(responses.iter().all(|(id, _)| *id != 100), "{responses:?}");
+}
