@@ -10,7 +10,7 @@ use crate::wire::Question;
 impl Cache {
     /// Returns the cached answer to a question that is better than an error. If the answer is
     /// stale, it is served instead of the error from now on.
-    pub(super) fn better_than_error(
+    pub(in crate::proxy) fn better_than_error(
         &mut self,
         question: Question<'_>,
         lookup: CacheLookup,

@@ -37,7 +37,10 @@ impl Proxy {
         }
         let kept = match exchange.lookup {
             _ if is_truncated(answer) => Kept::No,
-            _ if exchange.retry.fails_alone() && is_error(answer.rcode()) => Kept::No,
+            Some(lookup) if exchange.retry.fails_alone() && is_error(answer.rcode()) => {
+                let better = self.cache.better_than_error(question, lookup, cx.now);
+                better.map_or(Kept::No, Kept::Previous)
+            }
             Some(lookup) => self.cache.keep(question, lookup, answer, cx.now),
             None if exchange.is_for_client() => {
                 let flags = exchange.query.flags();
@@ -86,10 +89,11 @@ impl Proxy {
             answered += 1;
         }
         let later = followers.split_off(answered);
+        let fails_alone = self.exchanges[key].retry.fails_alone();
         for key in iter::once(key).chain(followers) {
             self.end(key, outcome, cx.now);
         }
-        self.postpone(later, answer, provenance, cx.now);
+        self.postpone(later, answer, (provenance, fails_alone), cx.now);
     }
 
     /// Responds to the client, if there is one, with this answer or with its entry in the cache.

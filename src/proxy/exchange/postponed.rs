@@ -13,6 +13,8 @@ pub(in crate::proxy) struct PostponedAnswer {
     since: Instant,
     answer: Box<[u8]>,
     provenance: Provenance,
+    /// The answer is a failure of these exchanges alone.
+    fails_alone: bool,
     /// The exchanges without a response.
     exchanges: Vec<ExchangeKey>,
 }
@@ -23,7 +25,7 @@ impl Proxy {
         &mut self,
         exchanges: Vec<ExchangeKey>,
         answer: &Message<'_>,
-        provenance: Provenance,
+        (provenance, fails_alone): (Provenance, bool),
         now: Instant,
     ) {
         if exchanges.is_empty() {
@@ -37,6 +39,7 @@ impl Proxy {
             since: now,
             answer: answer.bytes().into(),
             provenance,
+            fails_alone,
             exchanges,
         });
     }
@@ -61,6 +64,9 @@ impl Proxy {
             let exchange = &mut self.exchanges[first];
             exchange.set_provenance(postponed.provenance);
             exchange.followers = exchanges;
+            if postponed.fails_alone {
+                exchange.retry.set_fails_alone();
+            }
             let answer = Message::parse(&postponed.answer);
             self.deliver(first, &answer.expect("the answer was parsed before"), cx);
         }

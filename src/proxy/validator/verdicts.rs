@@ -55,6 +55,8 @@ impl Proxy {
                 if is_on {
                     if let Some(limit @ (AskerLimit::Time | AskerLimit::Room(_))) = limit {
                         self.fail_alone(key, limit);
+                        // Another upstream's answer would have no time or room either.
+                        return self.on_unverifiable(key, problem, (source, true), cx);
                     }
                     return self.on_unverifiable(key, problem, (source, was_waiting), cx);
                 }

@@ -288,3 +288,57 @@ fn follower_of_an_evicted_answer_has_the_room_of_its_own_client() {
     assert!(responses.contains(&(7, Rcode::SERVFAIL)), "{responses:?}");
     assert!(responses.iter().all(|(id, _)| *id != 100), "{responses:?}");
 }
+
+#[test]
+fn stale_answer_is_served_for_lack_of_room() {
+    let mut clients = ColdClients::new(
+        &["-u192.0.2.1", "--dnssec=on", "--serve-stale=1d"],
+        |limits| limits.validations = 16,
+    );
+    for id in 0..10 {
+        clients.add_signed(&format!("n{id}.costly"));
+    }
+    clients.learn("n8.costly");
+    clients.world.scene.now += Duration::from_secs(7_200);
+    clients.is_silent = |text| text == "costly./DNSKEY";
+    for id in 0..8 {
+        assert_eq!(clients.ask(id, 1, &format!("n{id}.costly")), []);
+    }
+    // A client that exceeds its share has a stale answer.
+    assert_eq!(clients.ask(8, 1, "n8.costly"), [(8, Rcode::NOERROR)]);
+}
+
+#[test]
+fn failure_whose_responses_are_postponed_is_not_cached() {
+    let mut clients = ColdClients::new(ON, |limits| limits.validations = 16);
+    clients.is_silent = |text| text == "costly./DNSKEY";
+    let long = "a".repeat(60);
+    let name = format!("{long}.{long}.{long}.costly");
+    for id in 0..10 {
+        clients.add_signed(&format!("n{id}.costly"));
+    }
+    clients.add_signed(&name);
+    for id in 0..7 {
+        assert_eq!(clients.ask(id, 1, &format!("n{id}.costly")), []);
+    }
+    for id in 1_000..1_768 {
+        assert_eq!(clients.ask(id, 1, &name), []);
+    }
+    let responses = clients.ask(9, 3, "n9.costly");
+    assert!(responses.len() > 10 && responses.len() < 768);
+    let mut total = responses.len();
+    while total < 768 {
+        let scene = &mut clients.world.scene;
+        scene.outbox.clear();
+        scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+        while clients.step() {}
+        let more = std::mem::take(&mut clients.responses);
+        assert!(!more.is_empty());
+        total += more.len();
+    }
+    let responses = clients.ask(3_000, 2, &name);
+    assert!(
+        responses.iter().all(|(id, _)| *id != 3_000),
+        "{responses:?}"
+    );
+}

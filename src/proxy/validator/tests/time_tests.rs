@@ -288,3 +288,21 @@ fn one_error_with_a_second_upstream_without_dnssec_ends_soon() {
         }
     }
 }
+
+#[test]
+fn follower_has_its_own_time_with_a_second_upstream() {
+    let mut timeline = Timeline::new(config(TWO));
+    let recovers = timeline.after(6_000);
+    let (from, to) = (timeline.after(4_840), timeline.after(4_853));
+    let delay = |text: &str, now: Instant| match text {
+        "tld1./DNSKEY" if now < recovers => None,
+        "www.nsec3.tld1./A" if now > from && now < to => Some(Duration::from_millis(200)),
+        _ => SOON,
+    };
+    for (id, at) in [(1, 0), (2, 4_000)] {
+        timeline.run(timeline.after(at), &delay);
+        timeline.start(id, "www.nsec3.tld1");
+    }
+    timeline.run(timeline.after(20_000), &delay);
+    assert_eq!(timeline.rcode(2), Some(Rcode::NOERROR));
+}
