@@ -10,7 +10,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use super::local_zones::{LocalAnswer, write, write_record};
+use super::local_zones::{LocalAnswer, address_data, write, write_record};
 use crate::base::origin::Origin;
 use crate::config::Config;
 use crate::config::upstream::DOH_PATH;
@@ -125,15 +125,7 @@ fn addresses_of_name(
         Type::ANY => Type::AAAA,
         other => other,
     };
-    let is_shown = |ip: &&IpAddr| match shown {
-        Type::A => ip.is_ipv4(),
-        Type::AAAA => ip.is_ipv6(),
-        _ => false,
-    };
-    Some((
-        shown,
-        addresses.iter().filter(is_shown).map(octets).collect(),
-    ))
+    Some((shown, address_data(&addresses, shown)))
 }
 
 /// Returns the data of the SVCB records for this client.
@@ -252,8 +244,8 @@ fn unique(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
     unique
 }
 
-fn octets(ip: impl std::borrow::Borrow<IpAddr>) -> Vec<u8> {
-    match ip.borrow() {
+fn octets(ip: &IpAddr) -> Vec<u8> {
+    match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::local_zones::{LocalAnswer, write};
+use super::local_zones::{LocalAnswer, address_data, write};
 use crate::config::hosts::{Hosts, address_of_pointer};
 use crate::wire::question::{CLASS_ANY, CLASS_IN, Question, Type};
 
@@ -30,24 +30,15 @@ pub(in crate::proxy) fn reply(hosts: &Hosts, question: Question<'_>) -> Option<V
 /// Returns the content of a name with these addresses for a type. One type of addresses is enough
 /// for a question for any type (RFC 8482, section 4.1).
 fn content(addresses: &[IpAddr], rr_type: Type) -> LocalAnswer {
-    let octets = |rr_type: Type| -> Vec<Vec<u8>> {
-        let octets = |address: &IpAddr| match (address, rr_type) {
-            (IpAddr::V4(address), Type::A) => Some(address.octets().to_vec()),
-            (IpAddr::V6(address), Type::AAAA) => Some(address.octets().to_vec()),
-            _ => None,
-        };
-        addresses.iter().filter_map(octets).collect()
+    let shown = match rr_type {
+        Type::ANY if addresses.iter().any(IpAddr::is_ipv4) => Type::A,
+        Type::ANY => Type::AAAA,
+        other => other,
     };
-    let types = match rr_type {
-        Type::ANY => &[Type::A, Type::AAAA][..],
-        _ => &[rr_type],
-    };
-    let mut records = types.iter().map(|rr_type| (*rr_type, octets(*rr_type)));
-    records
-        .find(|(_, data)| !data.is_empty())
-        .map_or(LocalAnswer::NoRecord, |(rr_type, data)| {
-            LocalAnswer::Records(rr_type, data)
-        })
+    match address_data(addresses, shown) {
+        data if data.is_empty() => LocalAnswer::NoRecord,
+        data => LocalAnswer::Records(shown, data),
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! 9665). A local zone is local in every class. An upstream that is configured for such a name is
 //! asked nevertheless.
 
+use std::net::IpAddr;
+
 use crate::wire::header::{Flags, HEADER_LEN, Header, Rcode};
 use crate::wire::name;
 use crate::wire::question::{CLASS_ANY, CLASS_IN, CLASS_NONE, Question, Type};
@@ -199,6 +201,16 @@ pub(super) fn write(
         );
     }
     out
+}
+
+/// Returns the data of the records for those addresses that are of this type, A or AAAA.
+pub(super) fn address_data(addresses: &[IpAddr], rr_type: Type) -> Vec<Vec<u8>> {
+    let data = |address: &IpAddr| match (address, rr_type) {
+        (IpAddr::V4(address), Type::A) => Some(address.octets().to_vec()),
+        (IpAddr::V6(address), Type::AAAA) => Some(address.octets().to_vec()),
+        _ => None,
+    };
+    addresses.iter().filter_map(data).collect()
 }
 
 /// Appends a record of this type and class, with its owner as it is encoded.
