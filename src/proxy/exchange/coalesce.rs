@@ -263,6 +263,37 @@ mod tests {
     }
 
     #[test]
+    fn failure_of_a_follower_is_not_cached() {
+        let mut scene = scene(ONE);
+        assert_eq!(scene.answer(), 1);
+        // The second query waits before it is read, so that its time ends first.
+        let received_at = scene.now;
+        let deadline = scene.proxy.config.timeouts.deadline;
+        scene.now += deadline.saturating_sub(Duration::from_millis(10));
+        assert_eq!(scene.ask_for("www", true), 1);
+        let sent = scene.sent();
+        let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03www\0\0\x01\0\x01";
+        let transport = ClientTransport::Stream {
+            idle: Duration::from_secs(10),
+            received_at,
+            protocol: ClientProtocol::Tcp,
+        };
+        assert!(scene.offer(query, transport));
+        scene.outbox.clear();
+        scene.now += Duration::from_millis(11);
+        scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+        let is_response = |action: &&Action| matches!(action, Action::Respond { .. });
+        let responses = scene.outbox.actions().iter().filter(is_response);
+        assert_eq!(responses.count(), 1);
+        scene.outbox.clear();
+        // A third query follows the first one, and both get its answer.
+        assert_eq!(scene.ask_for("WWW", true), 0);
+        scene.outbox.clear();
+        scene.outbox.send(sent[0].0, |out| out.extend(&sent[0].1));
+        assert_eq!(scene.answer(), 2);
+    }
+
+    #[test]
     fn many_leaders_leave_no_memory_behind() {
         let mut scene = scene(ONE);
         for number in 0..2_000 {

@@ -52,21 +52,24 @@ impl Proxy {
         let failure = failure.or_else(|| self.last_failure(pool, cx.now));
         let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
         let exchange = &self.exchanges[key];
-        let (question, by) = (exchange.query.question(), (pool, exchange.asked_at));
+        // A follower asked no upstream: the exchange that it follows may still get an answer.
+        if matches!(purpose, Purpose::Client { .. } | Purpose::Cache)
+            && exchange.coalescing != Coalescing::Following
+        {
+            let (question, by) = (exchange.query.question(), (pool, exchange.asked_at));
+            self.failures.on_failure(question, by, error, cx.now);
+        }
         match purpose {
             Purpose::Client { .. } => {
                 let (completion, asked) =
                     exchange.completion(outcome).expect("a client is waiting");
                 let servfail = (Rcode::SERVFAIL, Some(error));
                 completion.respond_error(&asked, servfail, &mut self.counters, cx);
-                self.failures.on_failure(question, by, error, cx.now);
                 self.end(key, outcome, cx.now);
             }
-            Purpose::Cache => {
-                self.failures.on_failure(question, by, error, cx.now);
+            Purpose::Cache | Purpose::Probe | Purpose::Validation { .. } => {
                 self.end(key, outcome, cx.now);
             }
-            Purpose::Probe | Purpose::Validation { .. } => self.end(key, outcome, cx.now),
             Purpose::Bootstrap(upstream, rr_type) => {
                 self.end(key, outcome, cx.now);
                 let failed = Followup::LookupFailed(upstream, rr_type);
