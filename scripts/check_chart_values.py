@@ -71,6 +71,7 @@ REFUSED = [
     ("upstreams: ['1.1.1.1,pin-sha256=abc']", "expected a SHA-256 digest in base64 after pin-sha256="),
     ("upstreams: ['1.1.1.1,client-cert=/a/c,client-key=/a/k']", 'upstreams: client-cert=: "/a/c": no volume has this'),
     ("options: {hosts: /etc/hosts.lan}", 'options.hosts: "/etc/hosts.lan": no volume has this file'),
+    ("options: {block: [/etc/ads]}", 'options.block: "/etc/ads": no volume has this file'),
     ("options: {trust-anchor: [/etc/anchors]}", 'options.trust-anchor: "/etc/anchors": no volume has this file'),
     ("options: {query-log: '/var/log/dns.json,sample=2'}", 'options.query-log: "/var/log/dns.json": the root file'),
     ("options: {clock-stamp: /var/lib/time}", 'options.clock-stamp: "/var/lib/time": the root file system is read-only'),

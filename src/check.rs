@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 
 use crate::base::address::is_broadcast_here;
 use crate::base::file;
+use crate::base::name_table::NameTableKey;
+use crate::base::random::{Random, SEED_LEN};
+use crate::block::Loader;
 use crate::config::{Config, DnstapTarget, Host, Listen};
 use crate::process::sandbox::{RuntimeUser, closed_files};
 use crate::telemetry::query_log::QueryLog;
@@ -40,6 +43,10 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
     let query_log = config.query_log.as_ref().map(QueryLog::check).transpose()?;
     warnings.extend(query_log.flatten());
     check_dnstap(config.dnstap.as_ref())?;
+    if !config.block.files.is_empty() {
+        let key = NameTableKey::new(&mut Random::new(&[0; SEED_LEN]));
+        warnings.extend(Loader::new(&config.block, key).load()?.warnings);
+    }
     Ok(warnings)
 }
 

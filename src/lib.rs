@@ -128,6 +128,7 @@
 #![forbid(unsafe_code)]
 
 pub mod base;
+pub mod block;
 pub mod check;
 pub mod config;
 pub mod dnssec;

@@ -142,6 +142,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     let net = MioNet::new(inherited, config.reuse_port).map_err(explain_poller)?;
     let reactor = Reactor::new(net, &config, tls, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error, &sockets))?;
+    reactor.read_block_lists().map_err(Stop::usage)?;
     let late_ports = check_late_ports(&reactor, &config, user.as_ref(), &sockets)?;
     let service_manager = ServiceManager::from_environment(|variable| std::env::var_os(variable));
     let restrictions = sandbox::switch_user(&config, user)?;

@@ -6,6 +6,7 @@
 
 mod decisions;
 mod dnssec;
+mod lists;
 mod parts;
 mod streams;
 mod turns;
@@ -46,6 +47,7 @@ const PATHS: &[HotPath] = &[
     hot_path("decide_forwarded", decisions::BURST, decisions::forwarded),
     hot_path("decide_kept", decisions::BURST, decisions::kept),
     hot_path("decide_denied", 1, dnssec::denied),
+    hot_path("search_block_list", 1, lists::search),
     hot_path("frame_and_encrypt", streams::BURST, streams::send),
     hot_path("decrypt_and_deframe", streams::BURST, streams::receive),
     hot_path("turn_cached", turns::BURST, turns::cached),

@@ -29,6 +29,23 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     read_whole(open(path, 0)?)
 }
 
+/// A regular file of any length, which is read in parts.
+#[derive(Debug)]
+pub struct LongFile(File);
+
+impl LongFile {
+    /// Opens a file.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        open(path, 0).map(Self)
+    }
+}
+
+impl Read for LongFile {
+    fn read(&mut self, part: &mut [u8]) -> io::Result<usize> {
+        self.0.read(part)
+    }
+}
+
 /// Reads a regular file of at most 1 MiB. A symbolic link with this name is an error.
 pub fn read_unlinked(path: &Path) -> io::Result<Vec<u8>> {
     let opened = open(path, O_NOFOLLOW);

@@ -7,7 +7,9 @@
 //! - [`failure`]: why a connection or an attempt failed
 //! - [`mod@file`]: reads files with a size limit
 //! - [`histogram`]: counts of durations by length
+//! - [`keyed_hash`]: a step of a hash with a secret key
 //! - [`lazy_queue`]: a queue with entries that may lapse while they wait
+//! - [`name_table`]: a set of domain names in nine bytes a name
 //! - [`origin`]: the client and the session of a query
 //! - [`random`]: the random number generator, seeded once
 //! - [`time`]: instants that a simulation can set
@@ -19,7 +21,9 @@ pub mod counted;
 pub mod failure;
 pub mod file;
 pub mod histogram;
+pub mod keyed_hash;
 pub mod lazy_queue;
+pub mod name_table;
 pub mod origin;
 pub mod random;
 pub mod time;

@@ -1,6 +1,7 @@
 //! The settings: plain, checked data, with every default and every limit of the program.
 
 pub mod access;
+pub mod block;
 pub mod bounds;
 pub mod budget;
 pub mod hosts;
@@ -10,6 +11,7 @@ pub mod trust_anchor;
 pub mod upstream;
 
 pub use access::{Access, Network, RateLimit};
+pub use block::{BlockAnswer, BlockSettings};
 pub use bounds::{Limits, Timeouts};
 pub use budget::Budget;
 pub use hosts::Hosts;
@@ -46,6 +48,8 @@ pub struct Config {
     pub designated: Option<Name>,
     /// Names and addresses of hosts files.
     pub hosts: Arc<Hosts>,
+    /// Block lists.
+    pub block: BlockSettings,
     /// Addresses that serve metrics and health over HTTP.
     pub http_listen: Vec<SocketAddr>,
     /// Access rules for clients.
@@ -105,6 +109,7 @@ impl Default for Config {
             tls: None,
             designated: None,
             hosts: Arc::default(),
+            block: BlockSettings::default(),
             http_listen: Vec::new(),
             access: Access::new(&[], &[]),
             rate_limit: None,
@@ -160,6 +165,9 @@ impl Config {
         let anchors = self.dnssec.anchor_files.iter();
         files.extend(anchors.map(|path| ("--trust-anchor", path)));
         files.extend(self.hosts.files.iter().map(|path| ("--hosts", path)));
+        files.extend(self.block.files.iter().map(|path| ("--block", path)));
+        let allowing = self.block.allow_files.iter();
+        files.extend(allowing.map(|path| ("--allow-names", path)));
         files.extend(self.file.iter().map(|path| ("--conf-file", path)));
         files
     }

@@ -76,7 +76,7 @@ impl Draft {
                 None => "--upstream: expected an upstream, like -u 1.1.1.1".to_owned(),
             }));
         }
-        let (limits, cache_size) = self.limits()?;
+        let (limits, cache_size, cache_room) = self.limits()?;
         let is_listen_given = self.port.is_some() || !self.listen.is_empty();
         let listen = self.plain_listen()?;
         let tls = tls_settings(
@@ -128,6 +128,7 @@ impl Draft {
             }),
             ..self.config
         };
+        config.block.room = cache_room;
         let of_several = warnings::of_several_options(&config, &self.given);
         config.warnings.extend(of_several);
         config.warn_of_clear_text();
@@ -175,9 +176,9 @@ impl Draft {
         }
     }
 
-    /// Returns the limits and the size of the cache in bytes, from the options and the memory
-    /// limit.
-    fn limits(&self) -> Result<(Limits, usize), UsageError> {
+    /// Returns the limits, the size of the cache in bytes, and the room that a memory limit leaves
+    /// for the cache, from the options.
+    fn limits(&self) -> Result<(Limits, usize, Option<usize>), UsageError> {
         let serves_tls = !self.tls_listen.is_empty() || !self.https_listen.is_empty();
         let budget = self.memory_limit;
         let defaults = budget.map_or_else(Limits::default, |budget| budget.limits(serves_tls));
@@ -186,7 +187,7 @@ impl Draft {
         limits.inflight = self.inflight.unwrap_or(limits.inflight);
         let Some(budget) = budget else {
             let size = self.cache_size.unwrap_or(CacheSettings::default().size);
-            return Ok((limits, size));
+            return Ok((limits, size, None));
         };
         let limit = self.given.last("memory-limit").map(|limit| &limit.value);
         let limit = format!("--memory-limit {}", limit.map_or("", |value| value));
@@ -215,7 +216,7 @@ impl Draft {
                 );
                 Err(self.given.error(&["cache-size"], problem))
             }
-            size => Ok((limits, size.unwrap_or(most))),
+            size => Ok((limits, size.unwrap_or(most), Some(most))),
         }
     }
 }

@@ -369,6 +369,10 @@ fn protocol_that_is_not_supported_is_named() {
 fn option_without_effect_is_a_warning() {
     for (line, expected) in [
         (
+            "--block-answer zero",
+            "--block-answer: no effect without --block",
+        ),
+        (
             "--trace-sample 1",
             "--trace-sample: no effect without --otlp",
         ),

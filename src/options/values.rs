@@ -1,8 +1,9 @@
 //! Parsers of option values.
 
 use std::borrow::Cow;
+use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::base::file;
 use crate::config::hosts::TooManyNames;
 use crate::config::upstream::{PLAIN_PORT, WITHOUT_TILDE};
 use crate::config::{
-    Hosts, Listen, LogTarget, TrustAnchor, Upstream, parse_duration, parse_number,
+    BlockSettings, Hosts, Listen, LogTarget, TrustAnchor, Upstream, parse_duration, parse_number,
 };
 
 /// Success, or a description of the expected value.
@@ -198,19 +199,30 @@ pub(super) fn parse_path(path: &mut Option<PathBuf>, value: &str) -> Applied {
     path.is_some().then_some(()).ok_or("a file".into())
 }
 
-/// Reads the file that an option names. `content` describes the expected content.
-fn read_text(value: &str, content: &str) -> Result<(PathBuf, String), Cow<'static, str>> {
+/// Accesses a file. Returns its path with the result.
+fn access<T>(
+    value: &str,
+    action: impl Fn(&Path) -> io::Result<T>,
+) -> Result<(PathBuf, T), Cow<'static, str>> {
     if value.starts_with("~/") {
         return Err(WITHOUT_TILDE.into());
     }
     let path = PathBuf::from(value);
-    let bytes = file::read(&path).map_err(|error| {
-        let problem = file::describe(&path, &error);
-        match problem.strip_prefix("expected ") {
-            Some(expected) => expected.to_owned(),
-            None => format!("a file that can be read: {problem}"),
+    match action(&path) {
+        Ok(result) => Ok((path, result)),
+        Err(error) => {
+            let problem = file::describe(&path, &error);
+            Err(match problem.strip_prefix("expected ") {
+                Some(expected) => expected.to_owned().into(),
+                None => format!("a file that can be read: {problem}").into(),
+            })
         }
-    })?;
+    }
+}
+
+/// Reads the file that an option names. `content` describes the expected content.
+fn read_text(value: &str, content: &str) -> Result<(PathBuf, String), Cow<'static, str>> {
+    let (path, bytes) = access(value, file::read)?;
     let text = String::from_utf8(bytes).map_err(|_| format!("a text file of {content}"))?;
     Ok((path, text))
 }
@@ -225,6 +237,18 @@ pub(super) fn parse_hosts(draft: &mut Draft, value: &str) -> Applied {
     })?;
     hosts.files.push(path);
     draft.warn(warnings::unused_lines("hosts", value, &unused));
+    Ok(())
+}
+
+/// Adds a file of names. It is read later, in steps, since it may be long.
+pub(super) fn parse_block_file(files: &mut Vec<PathBuf>, value: &str) -> Applied {
+    let (path, ()) = access(value, file::try_to_open)?;
+    if files.len() >= BlockSettings::FILES_MAX {
+        return Err(format!("at most {} files", BlockSettings::FILES_MAX).into());
+    }
+    if !files.contains(&path) {
+        files.push(path);
+    }
     Ok(())
 }
 

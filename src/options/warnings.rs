@@ -131,6 +131,7 @@ fn without_effect(config: &Config, given: &Given) -> Vec<String> {
     let lacks_names = !config.upstreams.iter().any(by_name);
     let is_stale = !cache.stale_max.is_zero();
     let no_cache = "no effect with --cache-size 0";
+    let (no_list, blocks_none) = ("no effect without --block", config.block.files.is_empty());
     let rules = [
         ("trace-sample", !is_traced, "no effect without --otlp"),
         (
@@ -138,6 +139,8 @@ fn without_effect(config: &Config, given: &Given) -> Vec<String> {
             !is_traced && !is_logged,
             "no effect without --query-log or --otlp",
         ),
+        ("allow-names", blocks_none, no_list),
+        ("block-answer", blocks_none, no_list),
         ("prefetch", is_off && cache.prefetch, no_cache),
         ("serve-stale", is_off && is_stale, no_cache),
         (

@@ -58,8 +58,10 @@ use std::time::Duration;
 use crate::base::arena::Arena;
 use crate::base::failure::FailureKind;
 use crate::base::lazy_queue::LazyQueue;
+use crate::base::name_table::NameTableKey;
 use crate::base::random::{Random, SEED_LEN};
 use crate::base::time::{Instant, Validity};
+use crate::block::BlockList;
 use crate::config::Config;
 
 use actions::Cx;
@@ -109,6 +111,7 @@ pub struct Proxy {
     without_client: usize,
     in_flight: InFlight,
     followups: Followups,
+    block_list: Option<BlockList>,
     cache: Cache,
     routes: Routes,
     upstreams: Upstreams,
@@ -148,6 +151,7 @@ impl Proxy {
             without_client: 0,
             in_flight: InFlight::default(),
             followups: Followups::default(),
+            block_list: None,
             cache: Cache::new(&cache_settings(config), &config.timeouts, seed),
             routes: topology.routes,
             upstreams: topology.upstreams,
@@ -171,6 +175,11 @@ impl Proxy {
     /// Returns the number of queries that hold room in the table, including those for the cache.
     fn under_way(&self) -> usize {
         self.exchanges.len() - self.bootstrap.asked()
+    }
+
+    /// Returns a random key for a table of names.
+    pub fn new_name_table_key(&mut self) -> NameTableKey {
+        NameTableKey::new(&mut self.random)
     }
 
     /// Releases the buffers that are kept for the next queries.

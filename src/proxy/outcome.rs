@@ -19,6 +19,8 @@ pub enum Outcome {
     Answered,
     /// Answered locally: a special-use name, or a name of a hosts file or of our listeners.
     AnsweredHere,
+    /// Answered locally: the name is on a block list.
+    Blocked,
     /// Answered from the cache.
     Cached,
     /// Answered from the cache with a stale answer, since upstream had none.
@@ -49,9 +51,10 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes in the order of declaration.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Answered,
         Self::AnsweredHere,
+        Self::Blocked,
         Self::Cached,
         Self::Stale,
         Self::Malformed,
@@ -72,6 +75,7 @@ impl Outcome {
         match self {
             Self::Answered => "answered",
             Self::AnsweredHere => "answered-here",
+            Self::Blocked => "blocked",
             Self::Cached => "cached",
             Self::Stale => "stale",
             Self::Malformed => "malformed",

@@ -27,6 +27,7 @@ use super::upstream::routes::Routes;
 use super::upstream::suspects::{LinkEnd, Suspects};
 use super::validator::{Validator, cache_settings};
 use crate::base::time::Instant;
+use crate::block::BlockList;
 use crate::config::{Config, Host, Limits, Upstream};
 
 /// The objects that depend on the configured upstreams, in their initial state.
@@ -139,6 +140,11 @@ impl Proxy {
             self.settle(cx);
             closed
         }
+    }
+
+    /// Replaces the block list.
+    pub fn set_block_list(&mut self, list: Option<BlockList>) {
+        self.block_list = list;
     }
 
     /// Retires the links of these upstreams because their certificates are judged by other rules

@@ -8,6 +8,7 @@ use super::keys::{LinkKey, UpstreamIndex};
 use super::upstream::link::Link;
 use super::{Proxy, UpstreamView};
 use crate::base::time::Instant;
+use crate::block::BlockList;
 use crate::config::Scheme;
 
 impl Proxy {
@@ -19,6 +20,11 @@ impl Proxy {
     /// Returns the usage of the cache.
     pub fn cache_usage(&self) -> CacheUsage {
         self.cache.usage()
+    }
+
+    /// Returns the block list, if there is one.
+    pub fn block_list(&self) -> Option<&BlockList> {
+        self.block_list.as_ref()
     }
 
     /// Returns the number of zones that the validator knows, and their bytes.

@@ -81,8 +81,9 @@ impl<N: Net> Reactor<N> {
                     event = "reload-failed";
                     "{problem}; keeping the previous configuration"
                 );
-                let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
-                proxy.reconfigure(&self.config, self.now, outbox);
+                let settings = self.settings_beside_block_lists();
+                self.proxy
+                    .reconfigure(&settings, self.now, &mut self.outbox);
             }
         }
         self.perform_all();
@@ -124,11 +125,13 @@ impl<N: Net> Reactor<N> {
         if let (Some(traces), Some(settings)) = (&mut self.traces, &config.traces) {
             traces.reconfigure(settings);
         }
-        links_retired += self.proxy.reconfigure(&config, self.now, &mut self.outbox);
         logger::set_level(config.log_level);
         self.follow_log_level();
         self.file_watch.follow(&config, self.now);
         self.config = config;
+        let beside = self.settings_beside_block_lists();
+        links_retired += self.proxy.reconfigure(&beside, self.now, &mut self.outbox);
+        self.start_loading();
         self.announce();
         Ok(links_retired)
     }

@@ -19,11 +19,13 @@
 //! the pause after an error of `accept` is over. An error closes one session, never the loop.
 
 mod accepting;
+mod block_lists;
 mod client_limits;
 mod connection_log;
 mod costly_steps;
 mod export;
 mod file_watch;
+mod idle_clients;
 mod input;
 mod late_listeners;
 mod lifecycle;
@@ -39,13 +41,13 @@ use std::time::Duration;
 
 use crate::base::arena::{Arena, Key};
 use crate::base::histogram::Histogram;
-use crate::base::origin::Subscriber;
 use crate::base::random::{Random, SEED_LEN};
 use crate::base::time::Instant;
+use crate::block::Loader;
 use crate::config::Config;
 use crate::net::{Event, Net};
 use crate::proxy::{Outbox, Proxy};
-use crate::session::{ClientStream, Scratch};
+use crate::session::Scratch;
 use crate::telemetry::logger;
 use crate::telemetry::proc_stats::ProcessStats;
 use crate::telemetry::query_log::QueryLog;
@@ -149,6 +151,8 @@ pub struct Reactor<N: Net> {
     /// Set by a signal or by a changed file: the settings are to be reloaded.
     is_reload_asked: bool,
     file_watch: FileWatch,
+    /// The block lists that a reload reads.
+    block_loader: Option<Loader>,
     /// Deadline of the graceful shutdown, once it has begun.
     finish_at: Option<Instant>,
     events: Vec<Event>,
@@ -211,6 +215,7 @@ impl<N: Net> Reactor<N> {
             trim_at: Some(now + BURST_PAUSE),
             is_reload_asked: false,
             file_watch: FileWatch::default(),
+            block_loader: None,
             finish_at: None,
             events: Vec::new(),
             scratch: Scratch::new(),
@@ -289,6 +294,7 @@ impl<N: Net> Reactor<N> {
         self.run_due_timers();
         self.perform_all();
         self.run_costly_steps();
+        self.load_block_lists();
         self.send_tap();
         self.perform_all();
         self.unpark();
@@ -388,37 +394,6 @@ impl<N: Net> Reactor<N> {
         self.is_reload_asked |= changes.changed.is_some();
     }
 
-    fn close_idle_clients(&mut self) {
-        while let Some((key, subscriber)) = self.pop_idle_client() {
-            let slot = self.sessions.get(key);
-            let is_parked = slot.is_some_and(|slot| slot.is_parked);
-            let is_runnable = slot.is_some_and(|slot| slot.is_runnable);
-            let waiting_max = self.config.timeouts.client_waiting_max;
-            let client = client_at(&self.sessions, key);
-            let is_overdue =
-                client.is_none_or(|client| self.now - client.last_active() >= waiting_max);
-            // The responses that a waiting client expects arrive within their deadlines. A client
-            // that is parked or runnable is not idle either, up to a limit.
-            if client.is_some_and(ClientStream::is_waiting) || is_parked && !is_overdue {
-                self.clients.restart_idle_timeout(key, subscriber, self.now);
-            } else if is_runnable && !is_overdue {
-                self.clients.recheck_soon(key, subscriber, self.now);
-            } else {
-                if let Some(client) = client {
-                    let (peer, protocol) = (client.peer(), client.protocol().label());
-                    log::debug!("client {peer} ({protocol}): closing the idle connection");
-                }
-                self.close_client(key);
-            }
-        }
-    }
-
-    fn pop_idle_client(&mut self) -> Option<(Key, Subscriber)> {
-        let sessions = &self.sessions;
-        let last_active = |key| last_active_at(sessions, key);
-        self.clients.pop_expired(self.now, last_active)
-    }
-
     fn write_log(&mut self) {
         if self.log_at.is_some_and(|at| at > self.now) {
             return;
@@ -458,7 +433,10 @@ impl<N: Net> Reactor<N> {
     // Sessions.
 
     fn has_runnable(&self) -> bool {
-        !self.runnable.is_empty() || !self.accepting.is_empty() || !self.costly_sessions.is_empty()
+        !self.runnable.is_empty()
+            || !self.accepting.is_empty()
+            || !self.costly_sessions.is_empty()
+            || self.block_loader.is_some()
     }
 
     fn make_runnable(&mut self, key: Key) {

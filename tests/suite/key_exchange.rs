@@ -8,6 +8,7 @@ use rustls::version::TLS13;
 use rustls::{HandshakeKind, NamedGroup, ServerConnection};
 
 use crate::support::certificates::{Authority, Flaw};
+use crate::support::http::metrics;
 use crate::support::program::{PATIENCE, Program, connect_from, free_port};
 
 /// The number of X25519MLKEM768, and the lengths of its shares.
@@ -162,11 +163,7 @@ fn group_is_in_the_log_and_the_metrics() {
             format!("--http-listen={http}"),
         ]);
         program.await_log(&format!("(TLS 1.3, {group}, certificate valid "));
-        let mut page = connect_from(Ipv4Addr::LOCALHOST, http);
-        page.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            .expect("the program listens");
-        let mut text = String::new();
-        page.read_to_string(&mut text).expect("the page is text");
+        let text = metrics(http);
         let upstream = server.address;
         let line = format!(
             "\ndotproxy_upstream_key_exchange{{upstream=\"{upstream}\",group=\"{group}\"}} 1\n"

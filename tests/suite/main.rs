@@ -27,6 +27,7 @@ mod misframed_upstream;
 mod short_reads;
 
 // The program, as a user starts it.
+mod block_lists;
 mod check_conf;
 mod clear_text;
 mod clock;

@@ -7,16 +7,18 @@ use std::path::{Path, PathBuf};
 /// The modules that each module of the crate's root may import. `lib` and `main` may import all.
 const LAYERS: &[(&str, &[&str])] = &[
     ("base", &["wire"]),
+    ("block", &["base", "config", "wire"]),
     ("tls", &["base", "config", "dnssec"]),
     ("config", &["base", "wire"]),
     ("dnssec", &["base", "config", "wire"]),
-    ("proxy", &["base", "config", "dnssec", "wire"]),
+    ("proxy", &["base", "block", "config", "dnssec", "wire"]),
     ("session", &["base", "config", "tls", "wire"]),
     ("net", &["base", "config", "session"]),
     (
         "reactor",
         &[
             "base",
+            "block",
             "config",
             "net",
             "options",
@@ -30,7 +32,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("telemetry", &["base", "config", "proxy", "wire"]),
     ("allocator", &[]),
     ("options", &["base", "config"]),
-    ("check", &["base", "config", "process", "telemetry", "tls"]),
+    (
+        "check",
+        &["base", "block", "config", "process", "telemetry", "tls"],
+    ),
 ];
 
 /// Words, and the files and folders that may contain them.

@@ -12,6 +12,7 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned};
 use crate::support::certificates::Authority;
 use crate::support::faulty::{Fault, Faulty};
 use crate::support::folder::Folder;
+use crate::support::http::metrics;
 use crate::support::messages::{check_response, query};
 use crate::support::program::{
     Program, await_that, connect_from, free_port, read_framed, send_framed,
@@ -329,7 +330,7 @@ fn session_is_not_resumed_once_the_certificate_of_its_client_has_expired() {
 fn validity_of_the_own_certificate_is_in_the_metrics_and_the_log() {
     let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let scene = Scene::new("tls-expiry", &[&format!("--http-listen={http}")]);
-    let text = page(http);
+    let text = metrics(http);
     // The defaults of rcgen: the years 1975 and 4096.
     for (kind, time) in [("not_before", 157_766_400_u64), ("expiry", 67_090_118_400)] {
         let name = format!("dotproxy_certificate_{kind}_timestamp_seconds");
@@ -356,8 +357,8 @@ fn client_that_mutual_tls_refuses_is_logged_once_a_minute() {
     let clients = Authority::new("tls-clients-ca");
     let http = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let client_ca = format!("--tls-client-ca={}", clients.ca_file.display());
-    let metrics = format!("--http-listen={http}");
-    let scene = Scene::new("tls-refused", &[&client_ca, &metrics, "--log-level=info"]);
+    let listen = format!("--http-listen={http}");
+    let scene = Scene::new("tls-refused", &[&client_ca, &listen, "--log-level=info"]);
     for id in 0..5 {
         assert!(!is_served(&mut scene.connect_tls(9), id));
     }
@@ -371,15 +372,7 @@ fn client_that_mutual_tls_refuses_is_logged_once_a_minute() {
     let text = "INFO  refused TLS client 127.0.0.9: the peer sent no certificate (1 since the last report)";
     assert!(lines[0].ends_with(text), "{}", lines[0]);
     let line = "dotproxy_rejected_total{reason=\"client-certificate\"} 5\n";
-    await_that("the counter has this value", || page(http).contains(line));
-}
-
-/// Returns the page of metrics.
-fn page(http: SocketAddr) -> String {
-    let mut page = TcpStream::connect(http).expect("the program listens");
-    page.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .expect("the peer reads");
-    let mut text = String::new();
-    page.read_to_string(&mut text).expect("a page");
-    text
+    await_that("the counter has this value", || {
+        metrics(http).contains(line)
+    });
 }

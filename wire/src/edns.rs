@@ -55,6 +55,8 @@ impl ExtendedErrorCode {
     pub const STALE_ANSWER: Self = Self(3);
     /// The failure is cached.
     pub const CACHED_ERROR: Self = Self(13);
+    /// The operator of this server blocks the name.
+    pub const BLOCKED: Self = Self(15);
     /// The client is not allowed to query this server.
     pub const PROHIBITED: Self = Self(18);
     /// The negative answer is stale (RFC 8767).
@@ -415,6 +417,14 @@ impl<'a> OptWriter<'a> {
         self.out[self.data_len_at..][..DATA_LEN_LEN]
             .copy_from_slice(&low_u16(data_len).to_be_bytes());
     }
+}
+
+/// Appends an OPT record that has only an extended error.
+pub fn append_error(out: &mut Vec<u8>, udp_size: u16, code: ExtendedErrorCode, text: &str) {
+    let data = [&code.0.to_be_bytes(), text.as_bytes()].concat();
+    let mut opt = OptWriter::start(out, udp_size, 0, 0);
+    opt.option(OptionCode::EXTENDED_ERROR, &data);
+    opt.finish();
 }
 
 /// Length in bytes of the data length of an OPT record.

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::config::budget::CACHE_MAX;
-use crate::config::{Budget, DnssecMode, Timeouts, parse_duration, parse_size};
+use crate::config::{BlockAnswer, Budget, DnssecMode, Timeouts, parse_duration, parse_size};
 use crate::options::row::{Reload, Row};
 use crate::options::values::{
-    OFF, parse_choice, parse_hosts, parse_limit, parse_trust_anchor, parse_ttl,
+    OFF, parse_block_file, parse_choice, parse_hosts, parse_limit, parse_trust_anchor, parse_ttl,
 };
 use crate::options::warnings;
 
@@ -116,6 +116,37 @@ pub(super) const ANSWERS: &[Row] = &[
         value: "FILE",
         help: "answer names and addresses of a hosts file",
         apply: parse_hosts,
+        reload: Reload::Applies,
+    },
+    Row {
+        short: "",
+        long: "block",
+        value: "FILE",
+        help: "block list: one name a line, repeatable",
+        apply: |draft, value| parse_block_file(&mut draft.config.block.files, value),
+        reload: Reload::Applies,
+    },
+    Row {
+        short: "",
+        long: "allow-names",
+        value: "FILE",
+        help: "names that no block list blocks, repeatable",
+        apply: |draft, value| parse_block_file(&mut draft.config.block.allow_files, value),
+        reload: Reload::Applies,
+    },
+    Row {
+        short: "",
+        long: "block-answer",
+        value: "ANSWER",
+        help: "blocked: nxdomain, nodata or zero [nxdomain]",
+        apply: |draft, value| {
+            let choices = [
+                ("nxdomain", BlockAnswer::NoName),
+                ("nodata", BlockAnswer::NoData),
+                ("zero", BlockAnswer::Zero),
+            ];
+            parse_choice(&mut draft.config.block.answer, &choices, value)
+        },
         reload: Reload::Applies,
     },
     Row {

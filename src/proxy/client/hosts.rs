@@ -7,7 +7,7 @@ use crate::config::hosts::{Hosts, address_of_pointer};
 use crate::wire::question::{CLASS_ANY, CLASS_IN, Question, Type};
 
 /// The TTL of an answer in seconds: a changed file takes effect soon.
-const TTL: u32 = 60;
+pub(super) const TTL: u32 = 60;
 
 /// Returns the reply to a question for a name or an address of a hosts file, with id 0 for the
 /// caller to replace. A name has only its addresses: other types do not exist.

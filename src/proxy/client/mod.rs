@@ -2,6 +2,7 @@
 
 mod access_control;
 pub(super) mod admission;
+mod blocked;
 pub(super) mod cookies;
 mod designated;
 pub(super) mod fairness;

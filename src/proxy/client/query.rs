@@ -7,7 +7,7 @@ use super::admission::{
     LOOPED, NO_UPSTREAM, Reception, Refusal, TOO_LATE, TOO_LONG, failed_before,
 };
 use super::response::{Client, Completion};
-use super::{designated, hosts, local_zones};
+use super::{blocked, designated, hosts, local_zones};
 use crate::base::origin::{Origin, Subscriber};
 use crate::base::time::Instant;
 use crate::config::Config;
@@ -72,8 +72,8 @@ impl Proxy {
     ) {
         let question = asked.question;
         let question = question.expect("a query for ANY has a question");
-        if let Some(reply) = self.own_reply(question, client.origin) {
-            return self.respond_locally(client, asked, &reply, cx);
+        if let Some((reply, outcome)) = self.own_reply(question, client.origin) {
+            return self.respond_locally(client, asked, (&reply, outcome), cx);
         }
         let is_local = self.routes.own(question.name()).is_none();
         if is_local && self.answer_locally(client, asked, question, cx) {
@@ -133,8 +133,8 @@ impl Proxy {
         if self.record_returned_test(question, cx) {
             return self.refuse(client, asked, &LOOPED, cx);
         }
-        if let Some(reply) = self.own_reply(question, client.origin) {
-            return self.respond_locally(client, asked, &reply, cx);
+        if let Some((reply, outcome)) = self.own_reply(question, client.origin) {
+            return self.respond_locally(client, asked, (&reply, outcome), cx);
         }
         let request = Request {
             client,
@@ -179,15 +179,23 @@ impl Proxy {
         }
     }
 
-    /// Returns the reply to a question for a name of a hosts file or of our own listeners.
-    fn own_reply(&self, question: Question<'_>, origin: Origin) -> Option<Vec<u8>> {
+    /// Returns the reply to a question for a name of a hosts file, of our own listeners, or of a
+    /// block list, in this order.
+    fn own_reply(&self, question: Question<'_>, origin: Origin) -> Option<(Vec<u8>, Outcome)> {
         let Config {
             hosts, designated, ..
         } = &self.config;
-        if hosts.is_empty() && designated.is_none() {
+        if hosts.is_empty() && designated.is_none() && self.block_list.is_none() {
             return None;
         }
-        hosts::reply(hosts, question).or_else(|| designated::reply(&self.config, question, origin))
+        let own = hosts::reply(hosts, question);
+        let own = own.or_else(|| designated::reply(&self.config, question, origin));
+        if let Some(reply) = own {
+            return Some((reply, Outcome::AnsweredHere));
+        }
+        let label = self.block_list.as_ref()?.blocking(question.name())?;
+        let reply = blocked::reply(question, self.config.block.answer, label);
+        Some((reply, Outcome::Blocked))
     }
 
     /// Answers a query without a cached answer locally or from the cached NXDOMAIN of an ancestor
@@ -256,7 +264,7 @@ impl Proxy {
         let Some(reply) = local_zones::reply(question) else {
             return false;
         };
-        self.respond_locally(client, asked, &reply, cx);
+        self.respond_locally(client, asked, (&reply, Outcome::AnsweredHere), cx);
         true
     }
 
@@ -265,11 +273,11 @@ impl Proxy {
         &mut self,
         client: Client,
         asked: &Asked<'_>,
-        reply: &[u8],
+        (reply, outcome): (&[u8], Outcome),
         cx: &mut Cx<'_>,
     ) {
         let reply = Message::parse(reply).expect("replies of our own are well formed");
-        let completion = at_once(client, asked, Outcome::AnsweredHere);
+        let completion = at_once(client, asked, outcome);
         completion.respond(&mut self.counters, cx, |out| {
             write_answer(out, asked, &reply);
         });

@@ -9,6 +9,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::hash::{BuildHasher, Hasher};
 
 use crate::base::arena::{Arena, Key};
+use crate::base::keyed_hash::fold;
 use crate::base::origin::Subscriber;
 use crate::base::random::Random;
 use crate::proxy::keys::ExchangeKey;
@@ -339,18 +340,13 @@ impl Hasher for ClientHasher {
     }
 
     fn write_u64(&mut self, word: u64) {
-        let product = u128::from(self.state ^ word) * u128::from(self.factor);
-        let [low, high] = [0, 64].map(|bits| u64::try_from((product >> bits) & LOW));
-        let is_word = "64 bits were taken";
-        self.state = low.expect(is_word) ^ high.expect(is_word);
+        self.state = fold(self.state ^ word, self.factor);
     }
 
     fn write_isize(&mut self, variant: isize) {
         self.write_u64(u64::from(variant != 0));
     }
 }
-
-const LOW: u128 = (1 << 64) - 1;
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use crate::base::time::Instant;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::keys::{Attempt, LinkKey};
-use crate::wire::edns::{ExtendedErrorCode, OptWriter, OptionCode};
+use crate::wire::edns::{ExtendedErrorCode, append_error};
 use crate::wire::header::{Flags, Header, Rcode};
 
 /// The UDP size in the OPT record of a reply that is made here. It has no effect.
@@ -117,12 +117,8 @@ impl Proxy {
         };
         let mut reply = header.to_bytes().to_vec();
         reply.extend_from_slice(question.map_or(&[], |question| question.as_bytes()));
-        let mut error = ExtendedErrorCode::NETWORK_ERROR.0.to_be_bytes().to_vec();
         let text = format!("upstream: HTTP status {status} without a DNS message");
-        error.extend_from_slice(text.as_bytes());
-        let mut opt = OptWriter::start(&mut reply, UDP_LEN, 0, 0);
-        opt.option(OptionCode::EXTENDED_ERROR, &error);
-        opt.finish();
+        append_error(&mut reply, UDP_LEN, ExtendedErrorCode::NETWORK_ERROR, &text);
         Some(reply)
     }
 }

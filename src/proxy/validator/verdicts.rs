@@ -1,7 +1,5 @@
 //! The effects of a verdict: known zones, denial cache, response, log and metrics.
 
-use std::fmt::Write as _;
-
 use super::{AskerLimit, BOGUS_OF_ONE, Parked, ROOT};
 use crate::base::time::Instant;
 use crate::config::DnssecMode;
@@ -14,7 +12,7 @@ use crate::proxy::exchange::preferences::UpstreamSet;
 use crate::proxy::exchange::retry::{AnswerSource, BadAnswer};
 use crate::proxy::keys::ExchangeKey;
 use crate::proxy::outcome::Outcome;
-use crate::wire::edns::{OptWriter, OptionCode};
+use crate::wire::edns::append_error;
 use crate::wire::header::{Flags, HEADER_LEN, Header, Rcode};
 use crate::wire::query::UDP_SIZE;
 use crate::wire::question::Type;
@@ -385,11 +383,6 @@ fn bogus_reply(query: &Query, problem: &Problem) -> Box<[u8]> {
     let mut bytes = Vec::with_capacity(HEADER_LEN + question.as_bytes().len() + 64);
     bytes.extend(header.to_bytes());
     bytes.extend_from_slice(question.as_bytes());
-    let mut text = String::new();
-    let _ = write!(text, "{problem}");
-    let data = [&problem.code.0.to_be_bytes(), text.as_bytes()].concat();
-    let mut opt = OptWriter::start(&mut bytes, UDP_SIZE, 0, 0);
-    opt.option(OptionCode::EXTENDED_ERROR, &data);
-    opt.finish();
+    append_error(&mut bytes, UDP_SIZE, problem.code, &problem.to_string());
     bytes.into()
 }

@@ -7,6 +7,7 @@ use super::otlp::Traces;
 use crate::base::failure::FailureKind;
 use crate::base::origin::ClientProtocol;
 use crate::base::time::Validity;
+use crate::block::BlockList;
 use crate::net::Net;
 use crate::proxy::{Discard, Outcome, UpstreamView};
 use crate::reactor::{Reactor, Session, Slot};
@@ -23,6 +24,7 @@ impl<N: Net> Reactor<N> {
         page.gauge("dotproxy_build_info", "Version of the program.")
             .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
         self.write_query_metrics(&mut page);
+        self.write_local_metrics(&mut page);
         self.write_cache_metrics(&mut page);
         self.write_dnssec_metrics(&mut page);
         self.write_upstream_metrics(&mut page);
@@ -150,6 +152,22 @@ impl<N: Net> Reactor<N> {
         let help = "Bytes of memory of these records, with the SOA records of their zones.";
         page.gauge("dotproxy_dnssec_denials_bytes", help)
             .sample(&[], bytes);
+    }
+
+    fn write_local_metrics(&self, page: &mut Page) {
+        let counters = self.proxy.counters();
+        let help = "Queries answered with a local name: a special-use name or one of a hosts file.";
+        page.counter("dotproxy_local_answers", help)
+            .sample(&[], counters.outcome(Outcome::AnsweredHere));
+        let help = "Queries for the names of block lists (--block).";
+        page.counter("dotproxy_blocked", help)
+            .sample(&[], counters.outcome(Outcome::Blocked));
+        let names = self.proxy.block_list().map_or(0, BlockList::names);
+        page.gauge(
+            "dotproxy_block_list_names",
+            "Names of the block lists in use.",
+        )
+        .sample(&[], names);
     }
 
     fn write_cache_metrics(&self, page: &mut Page) {

@@ -5,6 +5,7 @@
 pub mod certificates;
 pub mod faulty;
 pub mod folder;
+pub mod http;
 pub mod messages;
 pub mod network;
 pub mod peers;

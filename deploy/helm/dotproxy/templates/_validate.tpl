@@ -50,7 +50,7 @@ read-only.
 {{- end -}}
 {{- end -}}
 {{- $files := list -}}
-{{- range $name := list "ca-file" "hosts" "trust-anchor" -}}
+{{- range $name := list "allow-names" "block" "ca-file" "hosts" "trust-anchor" -}}
 {{- $given := get $.Values.options $name | default list -}}
 {{- range ternary $given (list $given) (kindIs "slice" $given) -}}
 {{- $files = append $files (list (printf "options.%s" $name) .) -}}

@@ -1,0 +1,403 @@
+//! Reads the files of block lists in bounded steps, so that no query waits for a long list.
+//!
+//! The files are read twice: the first pass counts their names, the second one fills a table of the
+//! right size. A list of a million names then takes its final memory and no more.
+
+use std::io::Read;
+use std::num::NonZeroU8;
+use std::path::PathBuf;
+
+use super::line::{self, Effect};
+use super::{BlockList, EXCEPTION, value_of};
+use crate::base::counted::counted;
+use crate::base::file::{self, LongFile};
+use crate::base::name_table::{NameTable, NameTableKey};
+use crate::config::block::BlockSettings;
+use crate::config::hosts::{UnusedLine, UnusedLines};
+
+/// Number of bytes that a step reads.
+const STEP_LEN: usize = 16 * 1024;
+
+/// Maximum length of a line in bytes; a longer line cannot be used.
+const LINE_LEN_MAX: usize = 4096;
+
+/// The lists that are being read.
+#[derive(Debug)]
+pub struct Loader {
+    files: Vec<ListFile>,
+    bytes_max: usize,
+    key: NameTableKey,
+    pass: Pass,
+    /// The index of the file that is read.
+    at: usize,
+    lines: Option<FileLines>,
+}
+
+/// The result of reading the files.
+#[derive(Debug)]
+pub struct Loading {
+    /// The names.
+    pub list: BlockList,
+    /// A warning for each file with lines that cannot be used.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Pass {
+    /// Counts the names.
+    Count { names: usize },
+    /// Fills the table.
+    Fill(NameTable),
+}
+
+/// A file of names.
+#[derive(Debug)]
+struct ListFile {
+    option: &'static str,
+    path: PathBuf,
+    value: NonZeroU8,
+    unused: UnusedLines,
+}
+
+impl Loader {
+    /// Creates a loader of these files.
+    pub fn new(settings: &BlockSettings, key: NameTableKey) -> Self {
+        let file = |option, path: &PathBuf, value| ListFile {
+            option,
+            path: path.clone(),
+            value,
+            unused: UnusedLines::default(),
+        };
+        let blocking = settings.files.iter().enumerate();
+        let blocking = blocking.map(|(nth, path)| file("--block", path, value_of(nth)));
+        let allowing = settings.allow_files.iter();
+        let allowing = allowing.map(|path| file("--allow-names", path, EXCEPTION));
+        Self {
+            files: blocking.chain(allowing).collect(),
+            // The lists before a reload stay until the new ones are complete.
+            bytes_max: settings.room.map_or(usize::MAX, |room| room / 2),
+            key,
+            pass: Pass::Count { names: 0 },
+            at: 0,
+            lines: None,
+        }
+    }
+
+    /// Reads all files.
+    ///
+    /// # Errors
+    ///
+    /// Returns a description of the problem if a file cannot be read, or if there are too many
+    /// names.
+    pub fn load(mut self) -> Result<Loading, String> {
+        loop {
+            if let Some(loading) = self.step()? {
+                return Ok(loading);
+            }
+        }
+    }
+
+    /// Reads the next part of a file. Returns the names when all files are read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loader::load`].
+    pub fn step(&mut self) -> Result<Option<Loading>, String> {
+        let Some(file) = self.files.get_mut(self.at) else {
+            return self.end_pass();
+        };
+        let fail = |file: &ListFile, error: &std::io::Error| {
+            let (option, path) = (file.option, file.path.display());
+            let cause = file::describe(&file.path, error);
+            format!("{option}: {path:?}: {cause}")
+        };
+        let mut lines = match self.lines.take() {
+            Some(lines) => lines,
+            None => FileLines::new(LongFile::open(&file.path).map_err(|error| fail(file, &error))?),
+        };
+        let mut is_full = false;
+        let (pass, value, unused) = (&mut self.pass, file.value, &mut file.unused);
+        let more = lines.read(|number, text| {
+            let used = match text {
+                Ok(text) => line::read(text, |name, effect| match pass {
+                    Pass::Count { names } => *names += 1,
+                    Pass::Fill(table) => {
+                        let value = match effect {
+                            Effect::Block => value,
+                            Effect::Allow => EXCEPTION,
+                        };
+                        is_full |= table.insert(name.as_bytes(), value).is_err();
+                    }
+                }),
+                Err(start) if line::is_comment(start) => Ok(()),
+                Err(start) => Err(start),
+            };
+            if let (Err(text), Pass::Count { .. }) = (used, &pass) {
+                unused.count += 1;
+                let text = || text.chars().take(64).collect();
+                unused.first.get_or_insert_with(|| UnusedLine {
+                    number,
+                    text: text(),
+                });
+            }
+        });
+        if more.map_err(|error| fail(file, &error))? {
+            self.lines = Some(lines);
+        } else {
+            self.at += 1;
+        }
+        if is_full {
+            let (option, path) = (file.option, file.path.display());
+            return Err(format!("{option}: {path:?}: changed while it was read"));
+        }
+        Ok(None)
+    }
+
+    fn end_pass(&mut self) -> Result<Option<Loading>, String> {
+        let names = match &self.pass {
+            Pass::Count { names } => *names,
+            Pass::Fill(_) => 0,
+        };
+        let most = NameTable::NAMES_MAX;
+        if names > most {
+            return Err(format!(
+                "--block, --allow-names: expected at most {most} names in all files, found {names}"
+            ));
+        }
+        if NameTable::bytes(names) > self.bytes_max {
+            return Err(format!(
+                "--block, --allow-names: {names} names do not fit --memory-limit: raise the limit, \
+                 or use shorter lists"
+            ));
+        }
+        let table = NameTable::with_capacity(names, self.key);
+        match std::mem::replace(&mut self.pass, Pass::Fill(table)) {
+            Pass::Count { .. } => {
+                self.at = 0;
+                Ok(None)
+            }
+            Pass::Fill(table) => Ok(Some(self.complete(table))),
+        }
+    }
+
+    fn complete(&mut self, table: NameTable) -> Loading {
+        let label = |file: &ListFile| {
+            let name = file.path.file_name().unwrap_or_default();
+            name.to_string_lossy().chars().take(64).collect()
+        };
+        let blocking = self.files.iter().filter(|file| file.value != EXCEPTION);
+        Loading {
+            list: BlockList {
+                table,
+                labels: blocking.map(label).collect(),
+            },
+            warnings: self.files.iter().filter_map(ListFile::warning).collect(),
+        }
+    }
+}
+
+impl ListFile {
+    /// Returns a warning about the lines that cannot be used.
+    fn warning(&self) -> Option<String> {
+        let UnusedLine { number, text } = self.unused.first.as_ref()?;
+        let (option, path) = (self.option, self.path.display());
+        let lines = counted(self.unused.count, "line is", "lines are");
+        Some(format!(
+            "{option}: {path:?}: {lines} ignored, the first is line {number}: {text:?}: expected \
+             a name, *.name, an address of this host with names, or ||name^"
+        ))
+    }
+}
+
+/// The lines of a file.
+#[derive(Debug)]
+struct FileLines {
+    file: LongFile,
+    /// The start of a line whose end is not read yet.
+    start: Vec<u8>,
+    number: usize,
+}
+
+impl FileLines {
+    fn new(file: LongFile) -> Self {
+        Self {
+            file,
+            start: Vec::new(),
+            number: 0,
+        }
+    }
+
+    /// Reads some lines and calls `action` with the number and the text of each, or with the start
+    /// of a line that is too long. Returns whether there may be more lines.
+    fn read(&mut self, mut action: impl FnMut(usize, Result<&str, &str>)) -> std::io::Result<bool> {
+        let mut bytes = std::mem::take(&mut self.start);
+        let part = u64::try_from(STEP_LEN).expect("a step is short");
+        let read = self.file.by_ref().take(part).read_to_end(&mut bytes)?;
+        let is_end = read < STEP_LEN;
+        let mut lines = bytes.split(|byte| *byte == b'\n').peekable();
+        while let Some(line) = lines.next() {
+            let is_last = lines.peek().is_none();
+            if is_last && !is_end {
+                // One byte more than a line may have shows that the line is too long.
+                self.start.extend(line.iter().take(LINE_LEN_MAX + 1));
+                break;
+            }
+            self.number += 1;
+            let is_whole = line.len() <= LINE_LEN_MAX;
+            let text = String::from_utf8_lossy(&line[..line.len().min(LINE_LEN_MAX)]);
+            action(self.number, if is_whole { Ok(&text) } else { Err(&text) });
+        }
+        Ok(!is_end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::random::{Random, SEED_LEN};
+    use crate::wire::name::Name;
+
+    /// The files of a test, in a folder of their own.
+    struct Files {
+        folder: PathBuf,
+        settings: BlockSettings,
+    }
+
+    impl Files {
+        fn new(test: &str, files: &[&str]) -> Self {
+            let name = format!("dotproxy-block-{test}-{}", std::process::id());
+            let folder = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            let mut settings = BlockSettings::default();
+            for (nth, text) in files.iter().enumerate() {
+                let path = folder.join(format!("list{nth}"));
+                std::fs::write(&path, text).unwrap();
+                settings.files.push(path);
+            }
+            Self { folder, settings }
+        }
+
+        fn loader(&self) -> Loader {
+            let random = &mut Random::new(&[1; SEED_LEN]);
+            Loader::new(&self.settings, NameTableKey::new(random))
+        }
+    }
+
+    impl Drop for Files {
+        fn drop(&mut self) {
+            std::fs::remove_dir_all(&self.folder).unwrap();
+        }
+    }
+
+    /// Returns a list of this number of names.
+    fn numbered(names: usize) -> String {
+        let lines: Vec<String> = (0..names).map(|nth| format!("n{nth}.example\n")).collect();
+        lines.concat()
+    }
+
+    fn blocking<'a>(list: &'a BlockList, name: &str) -> Option<&'a str> {
+        list.blocking(name.parse::<Name>().unwrap().as_bytes())
+    }
+
+    #[test]
+    fn first_file_with_a_name_is_named_and_exceptions_win() {
+        let mut files = Files::new(
+            "several",
+            &[
+                "ads.example\n0.0.0.0 b.example c.example\n",
+                "||ads.example^\n||d.example^\n@@good.ads.example\n*.b.example",
+                "e.example\n",
+            ],
+        );
+        let allowed = files.settings.files.pop();
+        files.settings.allow_files.extend(allowed);
+        std::fs::write(&files.settings.allow_files[0], "c.example\n@@f.example").unwrap();
+        let Loading { list, warnings } = files.loader().load().unwrap();
+        assert_eq!((list.names(), warnings.len()), (6, 0));
+        for (name, label) in [
+            ("ads.example", Some("list0")),
+            ("x.ads.example", Some("list0")),
+            ("good.ads.example", None),
+            ("x.good.ads.example", None),
+            ("x.b.example", Some("list0")),
+            ("d.example", Some("list1")),
+            ("c.example", None),
+            ("example", None),
+        ] {
+            assert_eq!(blocking(&list, name), label, "{name}");
+        }
+    }
+
+    #[test]
+    fn lines_across_steps_are_whole() {
+        let text = numbered(20_000);
+        let files = Files::new("steps", &[&text]);
+        let mut loader = files.loader();
+        let mut steps = 0;
+        let loading = loop {
+            steps += 1;
+            if let Some(loading) = loader.step().unwrap() {
+                break loading;
+            }
+        };
+        assert!(steps >= 2 * text.len() / STEP_LEN, "{steps}");
+        assert_eq!((loading.list.names(), loading.warnings.len()), (20_000, 0));
+        assert!(loading.list.bytes() < 10 * 20_000);
+        for nth in 0..20_000 {
+            let name = format!("n{nth}.example");
+            assert_eq!(blocking(&loading.list, &name), Some("list0"), "{name}");
+        }
+    }
+
+    #[test]
+    fn lines_that_cannot_be_used_cause_one_warning() {
+        let long = "b.example ".repeat(LINE_LEN_MAX);
+        let comment = "#".repeat(5 * STEP_LEN);
+        let text =
+            format!("{comment}\na.example\nno/name\n0.0.0.0 {long}\nc.example\n\u{fc}.example");
+        let files = Files::new("unused", &[&text]);
+        let Loading { list, warnings } = files.loader().load().unwrap();
+        assert!(blocking(&list, "a.example").is_some() && blocking(&list, "c.example").is_some());
+        assert_eq!(blocking(&list, "b.example"), None);
+        let [warning] = &warnings[..] else {
+            panic!("{warnings:?}");
+        };
+        assert!(
+            warning.contains("3 lines are ignored, the first is line 3: \"no/name\""),
+            "{warning}"
+        );
+    }
+
+    #[test]
+    fn limits_of_names_and_memory_are_errors() {
+        let text: String = numbered(2_000);
+        let mut files = Files::new("limits", &[&text]);
+        files.settings.room = Some(30_000);
+        let error = files.loader().load().unwrap_err();
+        assert!(
+            error.contains("2000 names do not fit --memory-limit"),
+            "{error}"
+        );
+        files.settings.room = Some(50_000);
+        assert!(files.loader().load().is_ok());
+        files.settings.files.push(files.folder.join("missing"));
+        let error = files.loader().load().unwrap_err();
+        assert!(
+            error.starts_with("--block: ") && error.contains("missing"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn file_that_changes_while_it_is_read_is_an_error() {
+        let files = Files::new("changes", &["a.example\n"]);
+        let mut loader = files.loader();
+        while matches!(loader.pass, Pass::Count { .. }) {
+            assert!(loader.step().unwrap().is_none());
+        }
+        let text: String = numbered(2_000);
+        std::fs::write(&files.settings.files[0], text).unwrap();
+        let error = loader.load().unwrap_err();
+        assert!(error.contains("changed while it was read"), "{error}");
+    }
+}
