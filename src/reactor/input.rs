@@ -14,7 +14,6 @@ use super::{Reactor, Service, Session, Slot, last_active_at, session_at};
 use crate::base::arena::Key;
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::origin::{ClientProtocol, Origin, Subscriber};
-use crate::base::time::Validity;
 use crate::net::{self, Net};
 use crate::proxy::{ClientTransport, LinkKey, Room, is_query};
 use crate::session::client::stream::Taken;
@@ -289,6 +288,7 @@ impl<N: Net> Reactor<N> {
             return Ok(Step::Drained);
         };
         let link = *link;
+        self.reads_http2 = stream.is_http2();
         let (proxy, outbox, now) = (&mut self.proxy, &mut self.outbox, self.now);
         let (most, clock) = (self.config.limits.stream_bytes_per_turn, &self.clock);
         let tap = &mut self.tap;
@@ -331,24 +331,6 @@ impl<N: Net> Reactor<N> {
         // The handshake may have output.
         self.make_unflushed(key);
         stepped
-    }
-
-    /// Handles the verification of an upstream's certificate. If the certificate was valid by its
-    /// dates, the clock can be trusted.
-    fn on_authenticated(&mut self, link: LinkKey, validity: Option<Validity>) {
-        let upstream = self.proxy.link_upstream(link).map(|upstream| upstream.0);
-        let connectors = &self.tls.connectors;
-        let connector = upstream.and_then(|index| connectors.get(index)?.as_ref());
-        let Some(connector) = connector else {
-            return;
-        };
-        if let Some(validity) = validity {
-            connector.on_certificate(validity.expires_at);
-        }
-        if connector.judges_dates() && self.clock.on_verified(self.now) {
-            // Writing now shows a failure now, and not in an hour.
-            self.clock.stamp(self.now);
-        }
     }
 
     fn step_upstream_datagram(&mut self, key: Key) -> Result<Step, Failure> {

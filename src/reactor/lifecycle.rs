@@ -5,10 +5,11 @@ use super::export::otlp::Traces;
 use super::late_listeners::LateListeners;
 use super::{Reactor, Session, Slot};
 use crate::base::arena::Key;
+use crate::base::time::Validity;
 use crate::config::{Config, Listen};
 use crate::net::{Net, Signal};
 use crate::options;
-use crate::proxy::UpstreamIndex;
+use crate::proxy::{LinkKey, UpstreamIndex};
 use crate::telemetry::logger;
 use crate::telemetry::query_log::QueryLog;
 use crate::tls::{self, Connector};
@@ -18,6 +19,24 @@ impl<N: Net> Reactor<N> {
     pub(super) fn set_signature_clock(&mut self) {
         if self.proxy.is_validating() {
             self.proxy.set_signature_clock(self.clock.for_signatures());
+        }
+    }
+
+    /// Handles the verification of an upstream's certificate. If the certificate was valid by its
+    /// dates, the clock can be trusted.
+    pub(super) fn on_authenticated(&mut self, link: LinkKey, validity: Option<Validity>) {
+        let upstream = self.proxy.link_upstream(link).map(|upstream| upstream.0);
+        let connectors = &self.tls.connectors;
+        let connector = upstream.and_then(|index| connectors.get(index)?.as_ref());
+        let Some(connector) = connector else {
+            return;
+        };
+        if let Some(validity) = validity {
+            connector.on_certificate(validity.expires_at);
+        }
+        if connector.judges_dates() && self.clock.on_verified(self.now) {
+            // Writing now shows a failure now, and not in an hour.
+            self.clock.stamp(self.now);
         }
     }
 

@@ -129,6 +129,8 @@ pub struct Reactor<N: Net> {
     /// The number of actions performed in this turn.
     performed: usize,
     moderation: Moderation,
+    /// The upstream connection that was read last uses HTTP/2.
+    reads_http2: bool,
     /// Clients for which the proxy has no room, or which exceeded their rate limit.
     parking: Parking,
     accept_pause: AcceptPause,
@@ -205,6 +207,7 @@ impl<N: Net> Reactor<N> {
             unflushed: Vec::new(),
             performed: 0,
             moderation: Moderation::new(now),
+            reads_http2: false,
             parking: Parking::default(),
             accept_pause: AcceptPause::default(),
             late_listeners: LateListeners::new(late, now),
@@ -365,7 +368,9 @@ impl<N: Net> Reactor<N> {
     fn moderate(&mut self) {
         let performed = std::mem::take(&mut self.performed);
         let is_left = self.has_runnable();
-        if let Some(pause) = self.moderation.on_turn(performed, self.now)
+        let inflight = self.proxy.inflight();
+        let over_http2 = if self.reads_http2 { inflight } else { 0 };
+        if let Some(pause) = self.moderation.on_turn(performed, over_http2, self.now)
             && !is_left
         {
             self.net.pause(pause);

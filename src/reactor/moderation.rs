@@ -19,6 +19,11 @@
 //! the loop batches afterwards only if it performs as many actions with pauses. The interval
 //! between trials grows while trials confirm the current pace. A loop that is not busy never
 //! pauses.
+//!
+//! Answers over HTTP/2 are gathered without a trial while many queries wait for them. Servers write
+//! the head and the content of an answer apart, so that each answer would take two turns of the
+//! loop, with few actions each. The upstream has enough other queries during the pause, so that the
+//! pause costs no throughput.
 
 use std::time::Duration;
 
@@ -38,6 +43,8 @@ pub(super) enum Pace {
 pub(super) struct Moderation {
     /// The result of the last trial.
     settled: Pace,
+    /// The last window had enough actions to gather answers over HTTP/2.
+    gathers: bool,
     window_since: Instant,
     window_actions: u32,
     trial: Option<PauseTrial>,
@@ -104,6 +111,7 @@ impl Moderation {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             settled: Pace::Prompt,
+            gathers: false,
             window_since: now,
             window_actions: 0,
             trial: None,
@@ -117,9 +125,14 @@ impl Moderation {
         self.trial.as_ref().map_or(self.settled, PauseTrial::pace)
     }
 
-    /// Counts the actions of a turn that began at `now`. Returns the pause before the next turn, if
-    /// any.
-    pub(super) fn on_turn(&mut self, actions: usize, now: Instant) -> Option<Duration> {
+    /// Counts the actions of a turn that began at `now`. `over_http2` is the number of queries that
+    /// wait for answers over HTTP/2. Returns the pause before the next turn, if any.
+    pub(super) fn on_turn(
+        &mut self,
+        actions: usize,
+        over_http2: usize,
+        now: Instant,
+    ) -> Option<Duration> {
         let actions = u32::try_from(actions).unwrap_or(u32::MAX);
         self.window_actions = self.window_actions.saturating_add(actions);
         let time = now - self.window_since;
@@ -127,11 +140,16 @@ impl Moderation {
             self.on_window(self.window_actions, time);
             (self.window_since, self.window_actions) = (now, 0);
         }
-        (self.pace() == Pace::Batching && actions >= ACTIONS_MIN).then_some(PAUSE)
+        if actions >= ACTIONS_MIN {
+            return (self.pace() == Pace::Batching).then_some(PAUSE);
+        }
+        (self.gathers && over_http2 >= OVER_HTTP2_MIN).then_some(GATHER_PAUSE)
     }
 
     fn on_window(&mut self, actions: u32, time: Duration) {
-        if f64::from(actions) < time.as_secs_f64() * BUSY_PER_SECOND {
+        let rate = f64::from(actions) / time.as_secs_f64();
+        self.gathers = rate >= GATHER_PER_SECOND;
+        if rate < BUSY_PER_SECOND {
             self.settle(Pace::Prompt, INTERVAL_MIN);
             return;
         }
@@ -164,7 +182,17 @@ impl Moderation {
 /// The pause before a turn, which is the maximum that it adds to the latency of a query.
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// Minimum number of actions of a turn for a pause before the next turn.
+/// The pause that gathers answers over HTTP/2.
+const GATHER_PAUSE: Duration = Duration::from_micros(100);
+
+/// Minimum number of queries that wait for answers over HTTP/2 for a pause that gathers them. With
+/// fewer, the upstream would often wait for the loop.
+const OVER_HTTP2_MIN: usize = 24;
+
+/// Rate below which answers over HTTP/2 are not gathered: less than one action falls into a pause.
+const GATHER_PER_SECOND: f64 = 10_000.0;
+
+/// Minimum number of actions of a turn for a pause before the next turn, in a trial and after it.
 const ACTIONS_MIN: u32 = 8;
 
 /// The period in which actions are counted.
@@ -191,7 +219,15 @@ mod tests {
     /// Runs turns for two seconds. `turn` receives the pause before a turn and returns the number
     /// of actions and the duration of the turn. Returns the share of turns with a pause in the last
     /// second.
-    fn paused(mut turn: impl FnMut(Duration) -> (usize, Duration)) -> f64 {
+    fn paused(turn: impl FnMut(Duration) -> (usize, Duration)) -> f64 {
+        paused_over_http2(0, turn)
+    }
+
+    /// As [`paused`], with a number of queries that wait for answers over HTTP/2.
+    fn paused_over_http2(
+        waiting: usize,
+        mut turn: impl FnMut(Duration) -> (usize, Duration),
+    ) -> f64 {
         let start = Instant::after_start(Duration::from_secs(1));
         let mut now = start;
         let mut moderation = Moderation::new(now);
@@ -204,7 +240,8 @@ mod tests {
             }
             let (actions, took) = turn(pause);
             now = now + pause + took;
-            pause = moderation.on_turn(actions, now).unwrap_or_default();
+            let next = moderation.on_turn(actions, waiting, now);
+            pause = next.unwrap_or_default();
         }
         f64::from(pauses) / f64::from(turns)
     }
@@ -248,6 +285,21 @@ mod tests {
         // A burst of sixteen every millisecond.
         let part = paused(|pause| (16, microseconds(1_000).saturating_sub(pause)));
         assert!(part < 0.01, "{part} of the turns");
+    }
+
+    #[test]
+    fn answers_over_http2_are_gathered_while_many_are_awaited_and_the_loop_is_busy() {
+        let every = |interval: u64| {
+            move |pause: Duration| {
+                let took = microseconds(interval).saturating_sub(pause);
+                let took = took.max(microseconds(4));
+                let actions = (pause + took).as_micros() / u128::from(interval);
+                (usize::try_from(actions).unwrap(), took)
+            }
+        };
+        assert!(paused_over_http2(OVER_HTTP2_MIN, every(20)) > 0.9);
+        assert!(paused_over_http2(OVER_HTTP2_MIN - 1, every(20)) < 0.01);
+        assert!(paused_over_http2(OVER_HTTP2_MIN, every(120)) < 0.01);
     }
 
     #[test]

@@ -18,6 +18,11 @@ pub enum UpstreamConnection<S> {
 }
 
 impl<S: Stream> UpstreamConnection<S> {
+    /// Returns whether the connection uses HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2(_))
+    }
+
     /// See [`UpstreamStream::ready`].
     pub fn ready(
         &mut self,
