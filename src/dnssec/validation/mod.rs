@@ -244,6 +244,11 @@ impl Validation {
         self.lacks_answers
     }
 
+    /// Records that there is no room for the validation, which is no fault of the message.
+    pub fn lack_room(&mut self) {
+        self.lacks_answers = true;
+    }
+
     /// Returns the message.
     pub fn message(&self) -> &[u8] {
         &self.message

@@ -223,7 +223,11 @@ impl Proxy {
     pub(in crate::proxy) fn first_waiting(&mut self, pool: PoolIndex) -> Option<ExchangeKey> {
         let exchanges = &self.exchanges;
         let waiting = &mut self.waiting_by_pool[pool.0];
-        waiting.first(|key| exchanges.contains(key))
+        waiting.first(|key| {
+            exchanges
+                .get(key)
+                .is_some_and(|exchange| exchange.is_waiting)
+        })
     }
 
     /// Removes the exchange at this position from the queue of a pool. Returns the position of the
@@ -252,7 +256,7 @@ impl Proxy {
             let Some(key) = waiting.get(cursor) else {
                 break;
             };
-            let is_live = |exchange: &Exchange| exchange.parked.is_none();
+            let is_live = |exchange: &Exchange| exchange.is_waiting;
             if !self.exchanges.get(key).is_some_and(is_live) {
                 cursor = waiting.take(cursor, false);
                 continue;

@@ -55,6 +55,7 @@ impl Proxy {
         // A follower asked no upstream: the exchange that it follows may still get an answer.
         if matches!(purpose, Purpose::Client { .. } | Purpose::Cache)
             && exchange.coalescing != Coalescing::Following
+            && !exchange.is_parked()
         {
             let (question, by) = (exchange.query.question(), (pool, exchange.asked_at));
             self.failures.on_failure(question, by, error, cx.now);

@@ -446,7 +446,10 @@ impl Proxy {
         pool: PoolIndex,
         is_such: impl Fn(&Exchange) -> bool,
     ) -> Vec<ExchangeKey> {
-        let is_one = |key: &ExchangeKey| self.exchanges.get(*key).is_some_and(&is_such);
+        let is_one = |key: &ExchangeKey| {
+            let exchange = self.exchanges.get(*key);
+            exchange.is_some_and(|exchange| exchange.is_waiting && is_such(exchange))
+        };
         let waiting = self.waiting_by_pool[pool.0].iter();
         waiting.filter(is_one).collect()
     }

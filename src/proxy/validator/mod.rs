@@ -171,9 +171,6 @@ pub(super) struct Parked {
     /// The client that the answer counts against.
     client: Option<Subscriber>,
     source: AnswerSource,
-    /// The exchange was in the queue for a link, for another attempt, or no other upstream is to be
-    /// asked because the answer was evicted.
-    was_waiting: bool,
     /// The deadline of the questions of our own.
     questions_until: Instant,
     /// The limit because of which a question has no answer.
@@ -428,7 +425,7 @@ impl Proxy {
             _ => Subject::Answer,
         };
         let len = answer.bytes().len();
-        let has_room = self.has_room_to_verify(exchange.is_for_answer(), len);
+        let has_room = self.make_room_to_verify(key, len, cx);
         let validation = || Validation::new(answer.bytes().into(), subject).ok();
         let Some(validation) = has_room.then(validation).flatten() else {
             // Another upstream's answer would not have room either.
@@ -449,12 +446,13 @@ impl Proxy {
         let own = validator.questions.iter();
         let mut own = own.filter(|own| own.exchange == key && subject != Subject::Answer);
         let work = own.next().map(|own| Rc::clone(&own.work));
+        // An attempt that waits for a link is not needed unless the answer is bogus.
+        exchange.is_waiting = false;
         exchange.parked = Some(Box::new(Parked {
             validation,
             work: work.unwrap_or_default(),
             client: room::client_of(exchange),
             source,
-            was_waiting: std::mem::take(&mut exchange.is_waiting),
             questions_until: cx.now + time_left,
             limit: None,
         }));
@@ -528,7 +526,7 @@ impl Proxy {
         };
         validator.cost_left = self.config.limits.signatures_per_turn;
         let runnable = std::mem::take(&mut validator.runnable);
-        for key in runnable {
+        for key in self.in_turn_by_client(runnable.into()) {
             self.run_validation(key, cx);
         }
     }

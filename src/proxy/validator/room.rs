@@ -2,9 +2,9 @@
 //! clients have of them.
 //!
 //! Answers that wait for questions have room of their own, so that an answer whose keys are known
-//! does not fail because others wait. If that room or the table of questions is full, the client
-//! that holds most of it gives up its newest answer or question (max-min fairness). Everything
-//! without a client counts as the share of one client.
+//! does not fail because others wait. If that room, the room of the answers being verified, or the
+//! table of questions is full, the client that holds most of it gives up its newest answer or
+//! question (max-min fairness). Everything without a client counts as the share of one client.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,8 @@ use super::{AskerLimit, Validator};
 use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
 use crate::config::Limits;
-use crate::dnssec::validation::Need;
+use crate::dnssec::validation::{Need, SecurityStatus};
+use crate::dnssec::zones::Problem;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
 use crate::proxy::exchange::{Exchange, Purpose};
@@ -55,9 +56,9 @@ impl RoomUse {
     }
 }
 
-/// An answer that waits for questions of our own.
+/// An answer that is validated.
 #[derive(Clone, Copy, Debug)]
-struct WaitingAnswer {
+struct ParkedAnswer {
     key: ExchangeKey,
     client: Option<Subscriber>,
     /// The answer is for a client or for the cache.
@@ -66,7 +67,7 @@ struct WaitingAnswer {
     len: usize,
 }
 
-impl WaitingAnswer {
+impl ParkedAnswer {
     /// Returns the parked answer of an exchange, if it has one.
     fn of(key: ExchangeKey, exchange: &Exchange) -> Option<Self> {
         let parked = exchange.parked.as_ref()?;
@@ -136,6 +137,65 @@ impl Proxy {
         others.is_within(most)
     }
 
+    /// Orders answers that are being verified so that their clients take turns: the first answer of
+    /// each client, then the second ones, and so on.
+    pub(super) fn in_turn_by_client(&self, answers: Vec<ExchangeKey>) -> Vec<ExchangeKey> {
+        let mut count_by_client = BTreeMap::new();
+        let ranked = answers.into_iter().filter_map(|key| {
+            let client = self.exchanges.get(key)?.parked.as_ref()?.client;
+            let count = count_by_client.entry(client).or_insert(0_usize);
+            *count += 1;
+            Some((*count, key))
+        });
+        let mut ranked: Vec<(usize, ExchangeKey)> = ranked.collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// Makes room to verify an answer of this length to an exchange. As long as there is no room,
+    /// the client whose answers take most gives up its newest one that is being verified. Returns
+    /// `false` if that is this client.
+    pub(super) fn make_room_to_verify(
+        &mut self,
+        key: ExchangeKey,
+        len: usize,
+        cx: &mut Cx<'_>,
+    ) -> bool {
+        let exchange = &self.exchanges[key];
+        let (own, is_for_answer) = (client_of(exchange), exchange.is_for_answer());
+        while !self.has_room_to_verify(is_for_answer, len) {
+            let Some(validator) = &self.validator else {
+                return false;
+            };
+            let runnable = validator.runnable.iter();
+            let answers = runnable.filter_map(|one| {
+                let answer = ParkedAnswer::of(*one, self.exchanges.get(*one)?)?;
+                (!is_for_answer || answer.is_for_answer).then_some(answer)
+            });
+            let answers: Vec<ParkedAnswer> = answers.collect();
+            let shares = answers.iter().map(|one| (one.client, one.len));
+            let holder = largest_holder(shares.chain([(own, len)]), own);
+            if holder == own {
+                return false;
+            }
+            let of_holder = answers.iter().filter(|one| one.client == holder);
+            let newest = of_holder.max_by_key(|one| (one.is_for_answer, one.asked_at));
+            let Some(ParkedAnswer { key: evicted, .. }) = newest.copied() else {
+                return false;
+            };
+            let exchange = &mut self.exchanges[evicted];
+            let question = exchange.query.question();
+            let problem = Problem::limit_reached(question.name(), question.rr_type());
+            if let Some(parked) = &mut exchange.parked {
+                parked.limit = Some(AskerLimit::Room(holder));
+                parked.validation.lack_room();
+            }
+            let verdict = SecurityStatus::Indeterminate(problem);
+            self.on_verdict(evicted, verdict, cx);
+        }
+        true
+    }
+
     /// Asks for the records that the answer of an exchange needs, if there is room for an answer
     /// that waits.
     pub(super) fn wait_for(&mut self, key: ExchangeKey, needs: Vec<Need>, cx: &mut Cx<'_>) {
@@ -152,10 +212,9 @@ impl Proxy {
     /// no room, the client that holds most gives up its newest answer. Returns `false` if that is
     /// the answer itself.
     fn make_room_to_wait(&mut self, key: ExchangeKey) -> bool {
-        let (Some(validator), Some(own)) = (
-            &self.validator,
-            WaitingAnswer::of(key, &self.exchanges[key]),
-        ) else {
+        let (Some(validator), Some(own)) =
+            (&self.validator, ParkedAnswer::of(key, &self.exchanges[key]))
+        else {
             return false;
         };
         let limits = &self.config.limits;
@@ -176,7 +235,7 @@ impl Proxy {
         waiting.push(own);
         loop {
             // The number of answers to questions has a limit already, that of the questions.
-            let is_counted = |one: &WaitingAnswer| one.is_for_answer == own.is_for_answer;
+            let is_counted = |one: &ParkedAnswer| one.is_for_answer == own.is_for_answer;
             let bytes: usize = waiting.iter().map(|one| one.len).sum();
             let used = RoomUse {
                 answers: waiting.iter().filter(|one| is_counted(one)).count() - 1,
@@ -186,7 +245,7 @@ impl Proxy {
                 return true;
             }
             let is_crowded = used.answers > most.answers;
-            let is_candidate = |one: &WaitingAnswer| !is_crowded || is_counted(one);
+            let is_candidate = |one: &ParkedAnswer| !is_crowded || is_counted(one);
             let candidates = waiting.iter().filter(|one| is_candidate(one));
             let shares = candidates.map(|one| (one.client, if is_crowded { 1 } else { one.len }));
             let holder = largest_holder(shares, own.client);
@@ -204,7 +263,7 @@ impl Proxy {
     }
 
     /// Returns the answers that wait for questions of our own.
-    fn waiting_answers(&self) -> Vec<WaitingAnswer> {
+    fn waiting_answers(&self) -> Vec<ParkedAnswer> {
         let questions = self.validator.iter().flat_map(|one| &one.questions);
         let waiters = questions.flat_map(|question| question.waiters.iter().copied());
         let mut keys: Vec<ExchangeKey> = waiters.collect();
@@ -212,7 +271,7 @@ impl Proxy {
         keys.dedup();
         let answers = keys.into_iter();
         answers
-            .filter_map(|key| WaitingAnswer::of(key, self.exchanges.get(key)?))
+            .filter_map(|key| ParkedAnswer::of(key, self.exchanges.get(key)?))
             .collect()
     }
 
@@ -226,7 +285,6 @@ impl Proxy {
         let Some(parked) = &mut exchange.parked else {
             return;
         };
-        parked.was_waiting = true;
         for question in &mut validator.questions {
             let waiters = question.waiters.len();
             question.waiters.retain(|waiter| *waiter != key);

@@ -42,7 +42,6 @@ impl Proxy {
         let Parked {
             validation,
             source,
-            was_waiting,
             limit,
             ..
         } = *parked;
@@ -56,7 +55,7 @@ impl Proxy {
                         // Another upstream's answer would have no time or room either.
                         return self.on_unverifiable(key, problem, (source, true), cx);
                     }
-                    return self.on_unverifiable(key, problem, (source, was_waiting), cx);
+                    return self.on_unverifiable(key, problem, (source, false), cx);
                 }
             }
             SecurityStatus::Secure | SecurityStatus::Insecure => {}
@@ -73,7 +72,7 @@ impl Proxy {
         let Some(mut bytes) = bytes else {
             let question = self.exchanges[key].query.question();
             let problem = Problem::limit_reached(question.name(), question.rr_type());
-            return self.on_unverifiable(key, &problem, (source, was_waiting), cx);
+            return self.on_unverifiable(key, &problem, (source, false), cx);
         };
         self.on_accepted(key, || source, cx.now);
         if is_on {
@@ -105,7 +104,11 @@ impl Proxy {
         let exchange = &mut self.exchanges[key];
         let question = exchange.query.question();
         let problem = Problem::limit_reached(question.name(), question.rr_type());
-        if let Purpose::Validation { .. } = exchange.purpose {
+        if let Purpose::Validation { client, .. } = exchange.purpose {
+            let questions = self.validator.iter_mut().flat_map(|it| &mut it.questions);
+            for question in questions.filter(|it| is_last && it.exchange == key) {
+                question.limit = Some(AskerLimit::Room(client));
+            }
             if is_last || !self.asks_elsewhere_for_records(key, &source, cx) {
                 self.end(key, Outcome::UpstreamFailed, cx.now);
             }
@@ -178,7 +181,7 @@ impl Proxy {
         {
             question.bogus_of.insert(source.upstream);
         }
-        if is_bad && !parked.was_waiting && self.asks_elsewhere_for_records(key, &source, cx) {
+        if is_bad && self.asks_elsewhere_for_records(key, &source, cx) {
             return;
         }
         let validator = self.validator.as_mut().expect("the validator is on");
@@ -301,12 +304,12 @@ impl Proxy {
         &mut self,
         key: ExchangeKey,
         problem: &Problem,
-        (source, was_waiting): (AnswerSource, bool),
+        (source, is_last): (AnswerSource, bool),
         cx: &mut Cx<'_>,
     ) {
         let exchange = &mut self.exchanges[key];
         let failure = bogus_reply(&exchange.query, problem);
-        let is_last = exchange.has_error() || was_waiting;
+        let is_last = is_last || exchange.has_error();
         exchange.retry.set_fallback(failure);
         self.on_bad_source(key, &source);
         if is_last {

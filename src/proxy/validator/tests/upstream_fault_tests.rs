@@ -1,6 +1,7 @@
 //! Upstreams that lie, are silent, refuse DNSSEC, or add records.
 
 use super::*;
+use crate::proxy::LinkKey;
 
 #[test]
 fn bogus_answer_is_servfail_with_its_reason() {
@@ -261,4 +262,74 @@ fn answer_that_cannot_be_verified_does_not_count_against_another_upstream() {
     let response = world.ask("www.nsec3.tld1", Type::A, AD);
     assert_eq!(response.rcode(), Rcode::SERVFAIL);
     assert!(world.scene.proxy.bad_answers.is_empty());
+}
+
+/// Takes the links to be opened and the response from the actions.
+fn take_actions(scene: &mut Scene) -> (Vec<LinkKey>, Option<Vec<u8>>) {
+    let (mut opened, mut response) = (Vec::new(), None);
+    for action in scene.outbox.actions() {
+        match action {
+            Action::OpenLink { link, .. } => opened.push(*link),
+            Action::Respond { message, .. } => {
+                response = Some(scene.outbox.bytes(message).to_vec());
+            }
+            _ => {}
+        }
+    }
+    scene.outbox.clear();
+    (opened, response)
+}
+
+fn reply_with(scene: &mut Scene, (link, query): (LinkKey, &[u8]), message: &[u8]) {
+    let reply = [&query[..2], &message[2..]].concat();
+    let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+    proxy.handle_reply(link, &reply, scene.now, outbox);
+}
+
+/// The first upstream lies, after a hedge of the query has begun to open a link to the second one.
+#[test]
+fn slow_lie_is_asked_for_elsewhere_although_a_link_is_being_opened() {
+    let mut world = World::new(TWO);
+    let known = world.ask("alias.nsec3.tld1", Type::A, AD);
+    assert_eq!(known.rcode(), Rcode::NOERROR);
+    let question = key("www.nsec3.tld1", Type::A);
+    let truth = world.answers[&question].clone();
+    let query = [&[0, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0], &question[..]].concat();
+    let scene = &mut world.scene;
+    let transport = ClientTransport::Stream {
+        idle: Duration::from_secs(10),
+        received_at: scene.now,
+        protocol: ClientProtocol::Tcp,
+    };
+    scene.ask(&query, transport);
+    scene.bring_up();
+    let (first, sent) = scene.sent().remove(0);
+    assert_eq!(scene.proxy.link_upstream(first), Some(UpstreamIndex(0)));
+    scene.outbox.clear();
+    // Time passes until a link to the second upstream is being opened.
+    let opened = loop {
+        scene.now = scene.proxy.poll_timeout().expect("a query waits");
+        scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+        let (opened, response) = take_actions(scene);
+        assert_eq!(response, None);
+        let mut upstreams = opened.iter().map(|link| scene.proxy.link_upstream(*link));
+        if upstreams.any(|upstream| upstream == Some(UpstreamIndex(1))) {
+            break opened;
+        }
+    };
+    let mut lie = truth.clone();
+    let address = lie.windows(4).position(|bytes| bytes == [192, 0, 2, 1]);
+    lie[address.expect("the answer has an address")] ^= 1;
+    reply_with(scene, (first, &sent), &lie);
+    assert_eq!(take_actions(scene).1, None);
+    for link in opened {
+        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+        proxy.handle_link_up(link, false, scene.now, outbox);
+    }
+    for (link, query) in scene.sent() {
+        reply_with(scene, (link, &query), &truth);
+    }
+    let (_, response) = take_actions(scene);
+    let header = Header::parse(&response.expect("a response")).expect("a header");
+    assert_eq!(header.flags.rcode(), Rcode::NOERROR);
 }
