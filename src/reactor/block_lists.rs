@@ -41,10 +41,12 @@ impl<N: Net> Reactor<N> {
     /// Returns a description of the problem if a file cannot be read, or if there are too many
     /// names.
     pub fn read_block_lists(&mut self) -> Result<(), String> {
-        self.start_loading();
-        if let Some(loader) = self.block_loader.take() {
-            self.use_block_lists(loader.load()?);
+        let settings = &self.config.block;
+        if settings.files.is_empty() {
+            return Ok(());
         }
+        let loader = Loader::new(settings, self.proxy.new_name_table_key());
+        self.use_block_lists(loader.load()?);
         Ok(())
     }
 

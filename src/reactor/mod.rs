@@ -297,7 +297,9 @@ impl<N: Net> Reactor<N> {
         self.run_due_timers();
         self.perform_all();
         self.run_costly_steps();
-        self.load_block_lists();
+        if self.block_loader.is_some() {
+            self.load_block_lists();
+        }
         self.send_tap();
         self.perform_all();
         self.unpark();
