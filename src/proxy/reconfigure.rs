@@ -272,8 +272,8 @@ mod tests {
     use crate::base::arena::{Key, TypedKey};
     use crate::base::failure::FailureKind;
     use crate::config::Scheme;
+    use crate::wire::Rcode;
     use crate::wire::query::EdnsLevel;
-    use crate::wire::{Message, Rcode};
     use std::time::Duration;
 
     fn query(name: u8) -> [u8; 19] {
@@ -287,17 +287,6 @@ mod tests {
             let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
             outbox.clear();
             proxy.reconfigure(&config(arguments), self.now, outbox);
-        }
-
-        /// Passes the reply to a sent query to the proxy. Returns the number of responses.
-        fn reply_to(&mut self, link: LinkKey, query: &[u8]) -> usize {
-            let end = Message::parse(query).unwrap().records_start();
-            let mut bytes = query[..end].to_vec();
-            (bytes[2], bytes[3], bytes[11]) = (0x81, 0x80, 0);
-            let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
-            outbox.clear();
-            proxy.handle_reply(link, &bytes, self.now, outbox);
-            self.rcodes().len()
         }
 
         fn retire_links(&mut self, upstreams: &[usize]) {
@@ -319,17 +308,6 @@ mod tests {
                 _ => None,
             };
             self.outbox.actions().iter().filter_map(link).collect()
-        }
-
-        fn rcodes(&self) -> Vec<Rcode> {
-            let rcode = |action: &Action| match action {
-                Action::Respond { message, .. } => {
-                    let message = Message::parse(self.outbox.bytes(message)).unwrap();
-                    Some(message.header().flags.rcode())
-                }
-                _ => None,
-            };
-            self.outbox.actions().iter().filter_map(rcode).collect()
         }
 
         fn opened(&self) -> Vec<String> {

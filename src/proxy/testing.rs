@@ -8,6 +8,7 @@ use crate::base::origin::Origin;
 use crate::base::time::Instant;
 use crate::config::Config;
 use crate::options::{self, Command};
+use crate::wire::{Message, Rcode};
 
 pub(super) struct Scene {
     pub(super) proxy: Proxy,
@@ -73,6 +74,31 @@ impl Scene {
             let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
             proxy.handle_link_up(link, false, self.now, outbox);
         }
+    }
+
+    /// Passes the reply to a sent query to the proxy. Returns the number of responses.
+    pub(super) fn reply_to(&mut self, link: LinkKey, query: &[u8]) -> usize {
+        let end = Message::parse(query)
+            .expect("the proxy sends whole queries")
+            .records_start();
+        let mut bytes = query[..end].to_vec();
+        (bytes[2], bytes[3], bytes[11]) = (0x81, 0x80, 0);
+        let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+        outbox.clear();
+        proxy.handle_reply(link, &bytes, self.now, outbox);
+        self.rcodes().len()
+    }
+
+    pub(super) fn rcodes(&self) -> Vec<Rcode> {
+        let rcode = |action: &Action| match action {
+            Action::Respond { message, .. } => {
+                let message =
+                    Message::parse(self.outbox.bytes(message)).expect("responses are well formed");
+                Some(message.header().flags.rcode())
+            }
+            _ => None,
+        };
+        self.outbox.actions().iter().filter_map(rcode).collect()
     }
 
     /// Returns the link that was opened last.

@@ -71,9 +71,16 @@ impl LogThrottle {
         );
     }
 
-    /// Records a response of an HTTPS upstream without a DNS message.
-    pub(in crate::proxy) fn on_no_message(&mut self, label: &str, status: u16, now: Instant) {
+    /// Records a request to an HTTPS upstream that got no DNS message.
+    pub(in crate::proxy) fn on_no_answer(&mut self, label: &str, reason: NoAnswer, now: Instant) {
         let Some(count) = self.without_message.count(now) else {
+            return;
+        };
+        let NoAnswer::Status(status) = reason else {
+            log::warn!(
+                event = "stream-reset", upstream = label, count = count;
+                "upstream {label}: it reset the stream of a request ({count} since the last report)"
+            );
             return;
         };
         let problem = match status {
@@ -97,6 +104,15 @@ impl LogThrottle {
             );
         }
     }
+}
+
+/// The reason why a request over HTTP/2 got no DNS message.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::proxy) enum NoAnswer {
+    /// The response has this status and no DNS message.
+    Status(u16),
+    /// The upstream reset the stream.
+    Reset,
 }
 
 impl Notice {

@@ -27,6 +27,8 @@ use crate::proxy::outcome::{Discard, Outcome};
 use crate::proxy::upstream::link::{Abandoned, QuestionHash, Sent, SentState};
 use crate::wire::{Flags, Header, Message, Opcode};
 
+const PROTOCOL: FailureKind = FailureKind::Protocol;
+
 impl Proxy {
     /// Handles a message from upstream.
     pub fn handle_reply(&mut self, key: LinkKey, reply: &[u8], now: Instant, outbox: &mut Outbox) {
@@ -85,7 +87,7 @@ impl Proxy {
             }
             Reply::Mismatch if is_final => {
                 self.counters.count_discard(Discard::Mismatch);
-                self.on_unusable_reply((key, position), exchange_key, None, cx);
+                self.on_unusable_reply((key, position), exchange_key, (PROTOCOL, None), cx);
             }
             Reply::Mismatch => {
                 self.counters.count_discard(Discard::Mismatch);
@@ -93,27 +95,26 @@ impl Proxy {
                     return;
                 }
                 let owed = Some(QuestionHash::of(query.question()));
-                self.on_unusable_reply((key, position), exchange_key, owed, cx);
+                self.on_unusable_reply((key, position), exchange_key, (PROTOCOL, owed), cx);
             }
             Reply::Malformed => {
                 self.counters.count_discard(Discard::Malformed);
-                self.on_unusable_reply((key, position), exchange_key, None, cx);
+                self.on_unusable_reply((key, position), exchange_key, (PROTOCOL, None), cx);
             }
         }
         self.followups.on_room();
     }
 
-    /// Handles a reply on a connection that is malformed or, if the answer to its query is still
-    /// `owed`, does not match the query. Replies that do not match are no answers, so an upstream
-    /// that sends no others is silent.
-    fn on_unusable_reply(
+    /// Handles a reply on a connection that is malformed or missing or, if the answer to its query
+    /// is still `owed`, does not match the query. Replies that do not match are no answers, so an
+    /// upstream that sends no others is silent.
+    pub(in crate::proxy) fn on_unusable_reply(
         &mut self,
         (key, position): (LinkKey, usize),
         exchange_key: ExchangeKey,
-        owed: Option<QuestionHash>,
+        (kind, owed): (FailureKind, Option<QuestionHash>),
         cx: &mut Cx<'_>,
     ) {
-        let kind = FailureKind::Protocol;
         let link = self.upstreams.link_mut(key).expect("the link exists");
         let (sent, endpoint) = (link.sent()[position], link.endpoint);
         if let Some(question) = owed {

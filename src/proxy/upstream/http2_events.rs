@@ -5,6 +5,7 @@ use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
+use crate::proxy::client::log_throttle::NoAnswer;
 use crate::proxy::keys::{Attempt, LinkKey};
 use crate::wire::edns::{ExtendedErrorCode, append_error};
 use crate::wire::header::{Flags, Header, Rcode};
@@ -39,9 +40,10 @@ impl Proxy {
         self.settle(cx);
     }
 
-    /// Handles a request that the upstream ended without a response, and did not process if
-    /// `is_refused`. Then a retry costs no try if it makes sense elsewhere: the link has other
-    /// queries or takes no more of them.
+    /// Handles a request that the upstream ended without a response (`RST_STREAM`), and did not
+    /// process if `is_refused`. If it was refused because of other queries on the link or of
+    /// GOAWAY, the query is sent again, which costs no try. Otherwise the reset counts as a failure
+    /// of the upstream, and the query is sent once more, to another upstream if there is one.
     pub fn handle_reset(
         &mut self,
         key: LinkKey,
@@ -62,19 +64,26 @@ impl Proxy {
         let Some(position) = link.position(id) else {
             return;
         };
-        let sent = link.sent()[position];
-        link.remove_sent(position, cx.now);
-        let others = link.sent().len();
-        let is_uncounted = is_refused && (others > 0 || link.has_answered());
-        if is_refused && others > 0 {
-            link.set_streams_max(others);
-        }
-        if let Some(exchange) = sent.exchange() {
-            let attempt = Attempt { link: key, id };
-            if is_uncounted {
-                self.exchanges[exchange].attempts.on_uncounted_end(attempt);
+        let exchange = link.sent()[position].exchange();
+        let others = link.sent().len() - 1;
+        let is_for_others = is_refused && (others > 0 || link.is_draining());
+        if let (Some(exchange), false) = (exchange, is_for_others) {
+            let endpoint = link.endpoint;
+            let label = self.upstreams.endpoint(endpoint).label().to_owned();
+            self.log_throttle
+                .on_no_answer(&label, NoAnswer::Reset, cx.now);
+            let failure = (FailureKind::Http2, None);
+            self.on_unusable_reply((key, position), exchange, failure, cx);
+        } else {
+            link.remove_sent(position, cx.now);
+            if is_refused && others > 0 {
+                link.set_streams_max(others);
             }
-            self.lose_attempt(exchange, attempt, FailureKind::Closed, cx);
+            if let Some(exchange) = exchange {
+                let attempt = Attempt { link: key, id };
+                self.exchanges[exchange].attempts.on_uncounted_end(attempt);
+                self.lose_attempt(exchange, attempt, FailureKind::Closed, cx);
+            }
         }
         self.close_if_done(key, cx.outbox);
         self.followups.on_room();
@@ -95,7 +104,8 @@ impl Proxy {
         let upstream = self.upstreams.endpoint(endpoint).upstream;
         self.count_failure(upstream, FailureKind::Http2);
         let label = self.upstreams.endpoint(endpoint).label().to_owned();
-        self.log_throttle.on_no_message(&label, status, now);
+        let reason = NoAnswer::Status(status);
+        self.log_throttle.on_no_answer(&label, reason, now);
         if let Some(reply) = self.reply_without_message(key, id, status) {
             self.handle_reply(key, &reply, now, outbox);
         }
@@ -120,5 +130,79 @@ impl Proxy {
         let text = format!("upstream: HTTP status {status} without a DNS message");
         append_error(&mut reply, UDP_LEN, ExtendedErrorCode::NETWORK_ERROR, &text);
         Some(reply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::base::failure::FailureKind;
+    use crate::proxy::ClientTransport;
+    use crate::proxy::testing::Scene;
+    use crate::wire::{Header, Rcode};
+
+    const QUERY: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03www\0\0\x01\0\x01";
+
+    /// Creates a scene with this number of upstreams. The first one has the query.
+    fn scene(upstreams: usize) -> Scene {
+        let all = [
+            "--policy=ordered",
+            "-uhttps://192.0.2.1",
+            "-uhttps://192.0.2.2",
+        ];
+        let mut scene = Scene::with(&all[..=upstreams]);
+        scene.ask(QUERY, ClientTransport::Udp);
+        scene.bring_up();
+        scene
+    }
+
+    /// Resets the stream of the query. Returns the response codes that follow.
+    fn reset(scene: &mut Scene, is_refused: bool) -> Vec<Rcode> {
+        let (link, query) = scene.sent().remove(0);
+        let id = Header::parse(&query).unwrap().id;
+        scene.outbox.clear();
+        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+        proxy.handle_reset(link, id, is_refused, scene.now, outbox);
+        scene.bring_up();
+        scene.rcodes()
+    }
+
+    #[test]
+    fn query_whose_stream_is_reset_is_sent_to_another_upstream() {
+        for is_refused in [false, true] {
+            let mut scene = scene(2);
+            let (first, _) = scene.sent().remove(0);
+            assert_eq!(reset(&mut scene, is_refused), []);
+            let (second, query) = scene.sent().remove(0);
+            let upstream = |link| scene.proxy.link_upstream(link);
+            assert_ne!(upstream(first), upstream(second), "{is_refused}");
+            assert_eq!(scene.reply_to(second, &query), 1);
+            let failures = scene.proxy.counters().failure(FailureKind::Http2);
+            assert_eq!(failures, 1);
+        }
+    }
+
+    #[test]
+    fn query_that_a_single_upstream_resets_twice_is_servfail() {
+        for is_refused in [false, true] {
+            let mut scene = scene(1);
+            assert_eq!(reset(&mut scene, is_refused), []);
+            assert_eq!(reset(&mut scene, is_refused), [Rcode::SERVFAIL]);
+        }
+    }
+
+    #[test]
+    fn query_that_is_refused_with_goaway_is_sent_again_to_the_same_upstream() {
+        let mut scene = scene(2);
+        let (first, query) = scene.sent().remove(0);
+        let id = Header::parse(&query).unwrap().id;
+        scene.outbox.clear();
+        let upstream = scene.proxy.link_upstream(first);
+        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+        proxy.handle_draining(first, scene.now, outbox);
+        proxy.handle_reset(first, id, true, scene.now, outbox);
+        scene.bring_up();
+        let (second, _) = scene.sent().remove(0);
+        assert_eq!(scene.proxy.link_upstream(second), upstream);
+        assert_ne!(first, second);
     }
 }

@@ -105,6 +105,7 @@ impl Http2Connection {
         let last_stream = u32::from_be_bytes([*l0, *l1, *l2, *l3]) & StreamId::MAX.get();
         let code = u32::from_be_bytes([*c0, *c1, *c2, *c3]);
         self.is_peer_ending = true;
+        on_event(Http2Event::GoAway { last_stream, code });
         if self.role == Http2Role::Client {
             while let Some(id) = self
                 .streams
@@ -114,7 +115,6 @@ impl Http2Connection {
                 self.end_stream(id, ErrorCode::RefusedStream, on_event);
             }
         }
-        on_event(Http2Event::GoAway { last_stream, code });
         Ok(())
     }
 

@@ -157,7 +157,12 @@ impl Link {
     /// Returns whether the peer allows another query now, which may be a probe. Unanswered queries
     /// count even if no exchange waits for them any more.
     pub(in crate::proxy) fn has_stream(&self) -> bool {
-        self.sent.len() < self.streams_max && self.sent_count < self.queries_max
+        self.sent.len() < self.streams_max && !self.is_draining()
+    }
+
+    /// Returns whether the peer takes no further query.
+    pub(in crate::proxy) fn is_draining(&self) -> bool {
+        self.sent_count >= self.queries_max
     }
 
     /// Returns the key of the endpoint.

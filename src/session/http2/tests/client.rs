@@ -218,9 +218,9 @@ fn goaway_refuses_the_streams_above_its_number() {
     // The reserved bit is ignored.
     end.receive_all(&[go_away(0x8000_0003, 2), ok(1, b"a"), ok(3, b"b")]);
     let expected = [
+        "goaway 3 2",
         "refused 5",
         "refused 7",
-        "goaway 3 2",
         "200 1 dns a",
         "200 3 dns b",
     ];
