@@ -46,8 +46,8 @@ pub struct Loading {
 enum Pass {
     /// Counts the names.
     Count { names: usize },
-    /// Fills the table.
-    Fill(NameTable),
+    /// Fills the table. `left` is the number of names that are not read again yet.
+    Fill { table: NameTable, left: usize },
 }
 
 /// A file of names.
@@ -56,6 +56,7 @@ struct ListFile {
     option: &'static str,
     path: PathBuf,
     value: NonZeroU8,
+    names: usize,
     unused: UnusedLines,
 }
 
@@ -66,6 +67,7 @@ impl Loader {
             option,
             path: path.clone(),
             value,
+            names: 0,
             unused: UnusedLines::default(),
         };
         let blocking = settings.files.iter().enumerate();
@@ -116,17 +118,22 @@ impl Loader {
             None => FileLines::new(LongFile::open(&file.path).map_err(|error| fail(file, &error))?),
         };
         let mut is_full = false;
-        let (pass, value, unused) = (&mut self.pass, file.value, &mut file.unused);
+        let (pass, value) = (&mut self.pass, file.value);
+        let (file_names, unused) = (&mut file.names, &mut file.unused);
         let more = lines.read(|number, text| {
             let used = match text {
-                Ok(text) => line::read(text, |name, effect| match pass {
-                    Pass::Count { names } => *names += 1,
-                    Pass::Fill(table) => {
+                Ok(text) => line::read(without_bom(number, text), |name, effect| match pass {
+                    Pass::Count { names } => {
+                        *names += 1;
+                        *file_names += 1;
+                    }
+                    Pass::Fill { table, left } => {
                         let value = match effect {
                             Effect::Block => value,
                             Effect::Allow => EXCEPTION,
                         };
-                        is_full |= table.insert(name.as_bytes(), value).is_err();
+                        is_full |= *left == 0 || table.insert(name.as_bytes(), value).is_err();
+                        *left = left.saturating_sub(1);
                     }
                 }),
                 Err(start) if line::is_comment(start) => Ok(()),
@@ -156,7 +163,10 @@ impl Loader {
     fn end_pass(&mut self) -> Result<Option<Loading>, String> {
         let names = match &self.pass {
             Pass::Count { names } => *names,
-            Pass::Fill(_) => 0,
+            Pass::Fill { left: 0, .. } => 0,
+            Pass::Fill { .. } => {
+                return Err("--block: a list was shortened while it was read".to_owned());
+            }
         };
         let most = NameTable::NAMES_MAX;
         if names > most {
@@ -171,12 +181,13 @@ impl Loader {
             ));
         }
         let table = NameTable::with_capacity(names, self.key);
-        match std::mem::replace(&mut self.pass, Pass::Fill(table)) {
+        let fill = Pass::Fill { table, left: names };
+        match std::mem::replace(&mut self.pass, fill) {
             Pass::Count { .. } => {
                 self.at = 0;
                 Ok(None)
             }
-            Pass::Fill(table) => Ok(Some(self.complete(table))),
+            Pass::Fill { table, .. } => Ok(Some(self.complete(table))),
         }
     }
 
@@ -197,16 +208,24 @@ impl Loader {
 }
 
 impl ListFile {
-    /// Returns a warning about the lines that cannot be used.
+    /// Returns a warning about the lines that cannot be used, or about a file without names.
     fn warning(&self) -> Option<String> {
-        let UnusedLine { number, text } = self.unused.first.as_ref()?;
         let (option, path) = (self.option, self.path.display());
+        let Some(UnusedLine { number, text }) = &self.unused.first else {
+            return (self.names == 0).then(|| format!("{option}: {path:?}: has no names"));
+        };
         let lines = counted(self.unused.count, "line is", "lines are");
         Some(format!(
             "{option}: {path:?}: {lines} ignored, the first is line {number}: {text:?}: expected \
-             a name, *.name, an address of this host with names, or ||name^"
+             NAME, *.NAME, 0.0.0.0 NAME or ||NAME^"
         ))
     }
+}
+
+/// Returns a line without the byte order mark that may begin a file in UTF-8.
+fn without_bom(number: usize, text: &str) -> &str {
+    let mark = if number == 1 { "\u{feff}" } else { "" };
+    text.strip_prefix(mark).unwrap_or(text)
 }
 
 /// The lines of a file.
@@ -399,5 +418,24 @@ mod tests {
         std::fs::write(&files.settings.files[0], text).unwrap();
         let error = loader.load().unwrap_err();
         assert!(error.contains("changed while it was read"), "{error}");
+        let mut loader = files.loader();
+        while matches!(loader.pass, Pass::Count { .. }) {
+            assert!(loader.step().unwrap().is_none());
+        }
+        std::fs::write(&files.settings.files[0], "n0.example").unwrap();
+        let error = loader.load().unwrap_err();
+        assert!(error.contains("shortened while it was read"), "{error}");
+    }
+
+    #[test]
+    fn file_without_names_causes_a_warning_and_a_byte_order_mark_does_not() {
+        let files = Files::new("marks", &["# only a comment\n", "\u{feff}a.example\n"]);
+        let Loading { list, warnings } = files.loader().load().unwrap();
+        assert!(blocking(&list, "a.example").is_some());
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(
+            warnings[0].ends_with("list0\": has no names"),
+            "{warnings:?}"
+        );
     }
 }

@@ -59,6 +59,8 @@ impl Hosts {
     /// Returns [`TooManyNames`] if the files have too many names.
     pub fn add(&mut self, text: &str) -> Result<UnusedLines, TooManyNames> {
         let mut unused = UnusedLines::default();
+        // A byte order mark may begin a file in UTF-8.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (line, number) in text.lines().zip(1..) {
             let content = line.split('#').next().unwrap_or_default();
             let mut fields = content.split_whitespace();
@@ -205,7 +207,7 @@ mod tests {
     #[test]
     fn names_have_the_addresses_of_all_lines_in_their_order() {
         let hosts = hosts(
-            "# a comment\n\n\
+            "\u{feff}192.168.1.3 first.lan\n# a comment\n\n\
              192.168.1.1\trouter.lan router  # the gateway\n\
              fd00::1 router.lan.\r\n\
              192.168.1.2 NAS.lan\n\
@@ -216,6 +218,7 @@ mod tests {
         assert_eq!(router, ["192.168.1.1", "fd00::1", "10.0.0.1"]);
         assert_eq!(addresses(&hosts, "router").unwrap(), ["192.168.1.1"]);
         assert_eq!(addresses(&hosts, "nas.lan").unwrap(), ["192.168.1.2"]);
+        assert_eq!(addresses(&hosts, "first.lan").unwrap(), ["192.168.1.3"]);
         for other in ["lan", "a.router.lan", "aaa", "zzz", "route"] {
             assert_eq!(addresses(&hosts, other), None, "{other}");
         }

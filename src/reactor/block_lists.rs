@@ -2,6 +2,7 @@
 //! before it stay in use until the new ones are complete.
 
 use super::Reactor;
+use crate::base::counted::counted;
 use crate::block::{BlockList, Loader, Loading};
 use crate::config::Config;
 use crate::net::Net;
@@ -56,11 +57,9 @@ impl<N: Net> Reactor<N> {
         for warning in warnings {
             log::warn!("{warning}");
         }
-        let (names, files) = (list.names(), self.config.block.files.len());
-        log::info!(
-            event = "block-list-loaded", names = names;
-            "--block: {names} names, files: {files}"
-        );
+        let names = list.names();
+        let text = counted(names, "name", "names");
+        log::info!(event = "block-list-loaded", names = names; "block lists: {text}");
         self.set_block_list(Some(list));
     }
 

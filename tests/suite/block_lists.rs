@@ -70,10 +70,10 @@ impl Scene {
         let new = self.folder.file("new");
         std::fs::write(&new, text).expect("the folder of the test is writable");
         std::fs::rename(&new, self.file(nth)).expect("the folder of the test is writable");
-        let before = self.program.log().matches("names, files: ").count();
+        let before = self.program.log().matches("INFO  block lists: ").count();
         self.program.reload();
         await_that("the lists are read", || {
-            self.program.log().matches("names, files: ").count() > before
+            self.program.log().matches("INFO  block lists: ").count() > before
         });
     }
 }
@@ -180,7 +180,7 @@ fn queries_are_answered_while_a_long_list_is_read() {
     std::fs::write(&new, &text).expect("the folder of the test is writable");
     std::fs::rename(&new, scene.file(0)).expect("the folder of the test is writable");
     scene.program.reload();
-    let loaded = format!("--block: {NAMES} names");
+    let loaded = format!("block lists: {NAMES} names");
     // The old list is in use until the new one is complete.
     while !scene.program.log().contains(&loaded) {
         let rcode = scene.rcode("old.example");

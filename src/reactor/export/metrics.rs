@@ -162,12 +162,15 @@ impl<N: Net> Reactor<N> {
         let help = "Queries for the names of block lists (--block).";
         page.counter("dotproxy_blocked", help)
             .sample(&[], counters.outcome(Outcome::Blocked));
-        let names = self.proxy.block_list().map_or(0, BlockList::names);
+        let list = self.proxy.block_list();
+        let help = "Names of the block lists in use, with the exceptions.";
+        page.gauge("dotproxy_block_list_names", help)
+            .sample(&[], list.map_or(0, BlockList::names));
         page.gauge(
-            "dotproxy_block_list_names",
-            "Names of the block lists in use.",
+            "dotproxy_block_list_bytes",
+            "Bytes of memory of these names.",
         )
-        .sample(&[], names);
+        .sample(&[], list.map_or(0, BlockList::bytes));
     }
 
     fn write_cache_metrics(&self, page: &mut Page) {
@@ -210,7 +213,7 @@ impl<N: Net> Reactor<N> {
             "dotproxy_cache_limit_bytes",
             "Maximum size of the cache in bytes (--cache-size).",
         )
-        .sample(&[], self.config.cache.size);
+        .sample(&[], self.settings_beside_block_lists().cache.size);
     }
 
     fn write_upstream_metrics(&self, page: &mut Page) {
