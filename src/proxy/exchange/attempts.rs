@@ -165,6 +165,12 @@ impl Attempts {
         self.on_lost(attempt);
     }
 
+    /// Returns whether several attempts have ended uncounted, so that another upstream may do
+    /// better.
+    pub(in crate::proxy) fn has_several_uncounted(&self) -> bool {
+        self.uncounted >= 2
+    }
+
     /// Records that a link ended that had the query, and whether the query was its oldest one.
     /// Returns whether the query is a suspect: two links have ended on it, the last one without any
     /// answer, or both with the query as the oldest one.

@@ -6,7 +6,7 @@ use crate::base::time::Instant;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::client::log_throttle::NoAnswer;
-use crate::proxy::keys::{Attempt, LinkKey};
+use crate::proxy::keys::{Attempt, EndpointKey, LinkKey};
 use crate::wire::edns::{ExtendedErrorCode, append_error};
 use crate::wire::header::{Flags, Header, Rcode};
 
@@ -42,8 +42,9 @@ impl Proxy {
 
     /// Handles a request that the upstream ended without a response (`RST_STREAM`), and did not
     /// process if `is_refused`. If it was refused because of other queries on the link or of
-    /// GOAWAY, the query is sent again, which costs no try. Otherwise the reset counts as a failure
-    /// of the upstream, and the query is sent once more, to another upstream if there is one.
+    /// GOAWAY, the query is sent again, which costs no try; after two such ends, it is sent to
+    /// another upstream if there is one. Otherwise the reset counts as a failure of the upstream,
+    /// and the query is sent once more, to another upstream if there is one.
     pub fn handle_reset(
         &mut self,
         key: LinkKey,
@@ -67,11 +68,9 @@ impl Proxy {
         let exchange = link.sent()[position].exchange();
         let others = link.sent().len() - 1;
         let is_for_others = is_refused && (others > 0 || link.is_draining());
+        let endpoint = link.endpoint;
         if let (Some(exchange), false) = (exchange, is_for_others) {
-            let endpoint = link.endpoint;
-            let label = self.upstreams.endpoint(endpoint).label().to_owned();
-            self.log_throttle
-                .on_no_answer(&label, NoAnswer::Reset, cx.now);
+            self.log_reset(endpoint, cx.now);
             let failure = (FailureKind::Http2, None);
             self.on_unusable_reply((key, position), exchange, failure, cx);
         } else {
@@ -81,12 +80,24 @@ impl Proxy {
             }
             if let Some(exchange) = exchange {
                 let attempt = Attempt { link: key, id };
-                self.exchanges[exchange].attempts.on_uncounted_end(attempt);
+                let exchange_mut = &mut self.exchanges[exchange];
+                exchange_mut.attempts.on_uncounted_end(attempt);
+                if exchange_mut.attempts.has_several_uncounted() {
+                    let upstream = self.upstreams.endpoint(endpoint).upstream;
+                    exchange_mut.preferences.avoid.insert(upstream);
+                    self.count_failure(upstream, FailureKind::Http2);
+                    self.log_reset(endpoint, cx.now);
+                }
                 self.lose_attempt(exchange, attempt, FailureKind::Closed, cx);
             }
         }
         self.close_if_done(key, cx.outbox);
         self.followups.on_room();
+    }
+
+    fn log_reset(&mut self, endpoint: EndpointKey, now: Instant) {
+        let label = self.upstreams.endpoint(endpoint).label();
+        self.log_throttle.on_no_answer(label, NoAnswer::Reset, now);
     }
 
     /// Handles a response without a DNS message. It counts as an error of the upstream, so another
@@ -204,5 +215,27 @@ mod tests {
         let (second, _) = scene.sent().remove(0);
         assert_eq!(scene.proxy.link_upstream(second), upstream);
         assert_ne!(first, second);
+    }
+
+    #[test]
+    fn query_that_goaway_refuses_again_is_sent_to_another_upstream() {
+        let mut scene = scene(2);
+        let first = scene.sent().remove(0).0;
+        let first = scene.proxy.link_upstream(first);
+        for nth in 0..4 {
+            let (link, query) = scene.sent().remove(0);
+            if scene.proxy.link_upstream(link) != first {
+                assert_eq!(nth, 2);
+                assert_eq!(scene.reply_to(link, &query), 1);
+                return;
+            }
+            let id = Header::parse(&query).unwrap().id;
+            scene.outbox.clear();
+            let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+            proxy.handle_draining(link, scene.now, outbox);
+            proxy.handle_reset(link, id, true, scene.now, outbox);
+            scene.bring_up();
+        }
+        panic!("the query stays with the upstream that refuses it");
     }
 }
