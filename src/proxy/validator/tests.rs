@@ -1,6 +1,7 @@
 //! A validating proxy in front of upstreams that serve the messages of a tree of zones.
 
 mod busy_client_tests;
+mod clients;
 mod denial_tests;
 mod log_mode_tests;
 mod room_tests;

@@ -1,129 +1,14 @@
 //! Clients that fill the room for answers that wait for keys, and for the questions for keys.
 
+use super::clients::TestClients;
 use super::*;
-use crate::dnssec::testing::{COSTLY, Costly, message_with, record};
-
-/// Clients in front of a zone whose keys may be silent.
-struct ColdClients {
-    world: World,
-    costly: Costly,
-    /// Returns whether upstream does not answer a question.
-    is_silent: fn(&str) -> bool,
-    responses: Vec<(u16, Rcode)>,
-}
-
-impl ColdClients {
-    fn new(arguments: &[&str], set: impl Fn(&mut crate::config::Limits)) -> Self {
-        let costly = Costly::new();
-        let mut config = config(arguments);
-        config.dnssec.anchors = vec![costly.anchor()];
-        set(&mut config.limits);
-        let mut world = World::of(config);
-        let keys = costly.keys(Tree::read().time);
-        let question = [COSTLY, &[0, 48, 0, 1]].concat();
-        world.answers.insert(question, keys);
-        Self {
-            world,
-            costly,
-            is_silent: |_| false,
-            responses: Vec::new(),
-        }
-    }
-
-    /// Adds a signed address of a name below the zone.
-    fn add_signed(&mut self, name: &str) {
-        let question = key(name, Type::A);
-        let owner = &question[..question.len() - 4];
-        let time = Tree::read().time;
-        let signed = self.costly.signed(owner, Type::A, &[192, 0, 2, 1], time);
-        let message = message_with(owner, Type::A, [2, 0], &signed);
-        self.world.answers.insert(question, message);
-    }
-
-    /// Has the proxy learn the keys above a name.
-    fn learn(&mut self, name: &str) {
-        let response = self.world.ask(name, Type::A, AD);
-        assert_eq!(response.rcode(), Rcode::NOERROR, "{name}");
-        self.world.scene.outbox.clear();
-    }
-
-    /// Sends a query of a client. Returns the responses that follow at once.
-    fn ask(&mut self, id: u16, client: u8, name: &str) -> Vec<(u16, Rcode)> {
-        self.ask_for(&key(name, Type::A), id, client)
-    }
-
-    fn ask_for(&mut self, question: &[u8], id: u16, client: u8) -> Vec<(u16, Rcode)> {
-        let [high, low] = id.to_be_bytes();
-        let mut query = vec![high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        query.extend(question);
-        let scene = &mut self.world.scene;
-        let transport = ClientTransport::Stream {
-            idle: Duration::from_secs(10),
-            received_at: scene.now,
-            protocol: ClientProtocol::Tcp,
-        };
-        scene.offer_from([10, 0, 0, client], &query, transport);
-        while self.step() {}
-        std::mem::take(&mut self.responses)
-    }
-
-    /// Handles the actions of the last call. Returns whether queries were sent upstream.
-    fn step(&mut self) -> bool {
-        let scene = &mut self.world.scene;
-        scene.bring_up();
-        for action in scene.outbox.actions() {
-            if let Action::Respond { message, .. } = action {
-                let bytes = scene.outbox.bytes(message);
-                let header = Header::parse(bytes).expect("a response has a header");
-                let id = u16::from_be_bytes([bytes[0], bytes[1]]);
-                self.responses.push((id, header.flags.rcode()));
-            }
-        }
-        let sent = scene.sent();
-        scene.outbox.clear();
-        for (link, query) in &sent {
-            let parsed = Message::parse(query).expect("the proxy sends whole queries");
-            let question = parsed.question().expect("a query has a question");
-            let text = Problem::limit_reached(question.name(), question.rr_type()).to_string();
-            self.world.sent.push((text.clone(), true));
-            if !(self.is_silent)(&text) {
-                let known = self.world.answers.get(&question.to_key().to_vec());
-                let mut reply = known.cloned().unwrap_or_else(|| query.clone());
-                reply[..2].copy_from_slice(&query[..2]);
-                reply[2] |= 0x80;
-                scene
-                    .proxy
-                    .handle_reply(*link, &reply, scene.now, &mut scene.outbox);
-            }
-        }
-        !sent.is_empty()
-    }
-
-    /// Lets time pass until this number of responses, with an upstream that answers again.
-    fn recover(&mut self, count: usize) -> Vec<(u16, Rcode)> {
-        self.is_silent = |_| false;
-        while self.responses.len() < count {
-            let scene = &mut self.world.scene;
-            scene.now = scene.proxy.poll_timeout().expect("a query waits");
-            scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
-            while self.step() {}
-        }
-        std::mem::take(&mut self.responses)
-    }
-
-    /// Returns the number of answers that are being validated, and that of questions of our own.
-    fn usage(&self) -> (usize, usize) {
-        let validator = self.world.scene.proxy.validator.as_ref();
-        let validator = validator.expect("the validator is on");
-        (validator.parked, validator.questions.len())
-    }
-}
+use crate::dnssec::testing::{message_with, record};
 
 /// Sends queries of client 1 until the room of eight answers is full of answers that wait.
-fn full_of_answers(arguments: &[&str]) -> ColdClients {
-    let mut clients = ColdClients::new(arguments, |limits| limits.validations = 16);
+fn full_of_answers(arguments: &[&str]) -> TestClients {
+    let mut clients = TestClients::new(arguments, |limits| limits.validations = 16);
     clients.learn("www.nsec3.tld1");
-    clients.is_silent = |text| text == "costly./DNSKEY";
+    clients.holds = |text| text == "costly./DNSKEY";
     for id in 0..10 {
         clients.add_signed(&format!("n{id}.costly"));
     }
@@ -135,12 +20,12 @@ fn full_of_answers(arguments: &[&str]) -> ColdClients {
 }
 
 /// Sends as many queries of client 1 for names below `above` as fill the table of 16 questions.
-fn full_of_questions(queries: u16, above: &str) -> ColdClients {
-    let mut clients = ColdClients::new(ON, |limits| limits.validations = 16);
+fn full_of_questions(queries: u16, above: &str) -> TestClients {
+    let mut clients = TestClients::new(ON, |limits| limits.validations = 16);
     clients.learn("www.nsec3.tld1");
     clients.add_signed("warm.costly");
     clients.learn("warm.costly");
-    clients.is_silent = |text| text.ends_with("costly./DS");
+    clients.holds = |text| text.ends_with("costly./DS");
     for id in 0..queries {
         let name = format!("{above}.n{id}.costly");
         clients.world.answers.extend([address(&name)]);
@@ -190,8 +75,8 @@ fn evicted_answer_is_not_asked_for_elsewhere() {
 
 #[test]
 fn single_client_may_use_the_whole_room() {
-    let mut clients = ColdClients::new(ON, |_| ());
-    clients.is_silent = |text| text == "costly./DNSKEY";
+    let mut clients = TestClients::new(ON, |_| ());
+    clients.holds = |text| text == "costly./DNSKEY";
     for id in 0..256 {
         let name = format!("n{id}.costly");
         clients.add_signed(&name);
@@ -203,8 +88,8 @@ fn single_client_may_use_the_whole_room() {
 
 #[test]
 fn clients_with_equal_shares_keep_them() {
-    let mut clients = ColdClients::new(ON, |limits| limits.validations = 16);
-    clients.is_silent = |text| text == "costly./DNSKEY";
+    let mut clients = TestClients::new(ON, |limits| limits.validations = 16);
+    clients.holds = |text| text == "costly./DNSKEY";
     for id in 0..9 {
         clients.add_signed(&format!("n{id}.costly"));
     }
@@ -250,8 +135,8 @@ fn other_client_that_waits_for_an_evicted_question_asks_it_itself() {
 
 #[test]
 fn client_that_holds_most_bytes_gives_up_its_newest_answer() {
-    let mut clients = ColdClients::new(ON, |limits| limits.validations_held = 64 << 10);
-    clients.is_silent = |text| text == "tld1./DNSKEY";
+    let mut clients = TestClients::new(ON, |limits| limits.validations_held = 64 << 10);
+    clients.holds = |text| text == "tld1./DNSKEY";
     // Eight answers of almost 4 KB fit in half of the room.
     for id in 0..8 {
         let name = format!("{id}.nsec3.tld1");
@@ -291,7 +176,7 @@ fn follower_of_an_evicted_answer_has_the_room_of_its_own_client() {
 
 #[test]
 fn stale_answer_is_served_for_lack_of_room() {
-    let mut clients = ColdClients::new(
+    let mut clients = TestClients::new(
         &["-u192.0.2.1", "--dnssec=on", "--serve-stale=1d"],
         |limits| limits.validations = 16,
     );
@@ -300,7 +185,7 @@ fn stale_answer_is_served_for_lack_of_room() {
     }
     clients.learn("n8.costly");
     clients.world.scene.now += Duration::from_secs(7_200);
-    clients.is_silent = |text| text == "costly./DNSKEY";
+    clients.holds = |text| text == "costly./DNSKEY";
     for id in 0..8 {
         assert_eq!(clients.ask(id, 1, &format!("n{id}.costly")), []);
     }
@@ -310,8 +195,8 @@ fn stale_answer_is_served_for_lack_of_room() {
 
 #[test]
 fn failure_whose_responses_are_postponed_is_not_cached() {
-    let mut clients = ColdClients::new(ON, |limits| limits.validations = 16);
-    clients.is_silent = |text| text == "costly./DNSKEY";
+    let mut clients = TestClients::new(ON, |limits| limits.validations = 16);
+    clients.holds = |text| text == "costly./DNSKEY";
     let long = "a".repeat(60);
     let name = format!("{long}.{long}.{long}.costly");
     for id in 0..10 {
