@@ -129,7 +129,11 @@ impl Http2Connection {
         if self.is_idle(id) {
             return Err(Http2Error::protocol("RST_STREAM on an idle stream"));
         }
-        self.count_control_frame()?;
+        // The resets of its own requests cost a client no more than their responses.
+        let ends_request = self.role == Http2Role::Client && self.streams.get(id).is_some();
+        if !ends_request {
+            self.count_control_frame()?;
+        }
         let code = if code == ErrorCode::RefusedStream as u32 {
             ErrorCode::RefusedStream
         } else {

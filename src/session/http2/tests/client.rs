@@ -257,6 +257,19 @@ fn late_responses_to_cancelled_requests_are_no_flood() {
 }
 
 #[test]
+fn resets_of_requests_are_no_flood() {
+    for code in [7, 8] {
+        let mut end = TestEnd::client(Http2Limits::default());
+        for _ in 0..300 {
+            let stream = end.request(b"abc").expect("room for a request");
+            end.output();
+            end.receive_all(&[rst_stream(stream.get(), code)]);
+        }
+        assert_eq!(end.events().len(), 300);
+    }
+}
+
+#[test]
 fn message_after_the_end_of_a_response_is_an_error_of_its_stream() {
     let input = [ok(1, b"a"), data(1, 0, b"b")];
     assert_output(client(), &input, &["200 1 dns a"], &["reset 1 5"]);

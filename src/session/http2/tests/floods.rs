@@ -108,6 +108,9 @@ fn rapid_resets_are_counted() {
     let mut end = TestEnd::client_with_requests(1);
     end.receive_all(&[headers(1, LAST, OK)]);
     assert_flood(end, 100, |_| headers(1, LAST, OK));
+    // An upstream that resets a stream that it has reset already.
+    let end = TestEnd::client_with_requests(1);
+    assert_flood(end, 101, |_| rst_stream(1, 8));
     // An upstream that sends interim responses.
     let end = TestEnd::client_with_requests(1);
     assert_flood(end, 100, |_| headers(1, END_HEADERS, b"\x08\x03103"));
