@@ -5,7 +5,7 @@
   do not exist.
 - Each option in the documents exists, and docs/options.md describes each option of --help.
 - docs/monitoring.md describes each metric of src/reactor/export/metrics.rs, and no other metric is in
-  the documents.
+  the documents. It also describes each event of the log.
 - Each file of the repository that a document names or links to exists.
 
   scripts/check_recipes.py [DOTPROXY]
@@ -120,6 +120,23 @@ def problems_with_metrics(metrics):
         yield f"docs/monitoring.md: {metric} is not in src/reactor/export/metrics.rs"
 
 
+def problems_with_events():
+    """Returns the events of the log without a row in docs/monitoring.md, and rows without an event."""
+    source = ""
+    for path in glob.glob("src/**/*.rs", recursive=True):
+        with open(path) as file:
+            source += file.read()
+    events = set(re.findall(r'\bevent = "([a-z-]+)"', source))
+    with open("docs/monitoring.md") as file:
+        rows = re.findall(r"^\| ([^|]*) \| (?:error|warn|info|debug|trace)[a-z, ]* \|", file.read(), re.M)
+    described = {event for row in rows for event in re.findall(r"`([a-z-]+)`", row)}
+    for event in sorted(events - described):
+        yield f"docs/monitoring.md: {event} has no row in the table of events"
+    # A few events are chosen by a variable.
+    for event in sorted(event for event in described if f'"{event}"' not in source):
+        yield f"docs/monitoring.md: {event} is not an event of the log"
+
+
 def unknown_metrics(text, metrics):
     """Returns the names in a document that look like metrics and are none."""
     for name in sorted(set(re.findall(r"(?<![:\w])dotproxy_[a-z_]+[a-z]", text))):
@@ -162,6 +179,7 @@ def main():
     with open("docs/options.md") as file:
         problems += problems_with_options(file.read(), known)
     problems += problems_with_metrics(metrics)
+    problems += problems_with_events()
     with tempfile.TemporaryDirectory() as work:
         make_certificates(work)
         for document in DOCUMENTS:

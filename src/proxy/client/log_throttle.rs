@@ -86,7 +86,7 @@ impl LogThrottle {
         let problem = match status {
             200 => "the body is not application/dns-message",
             404 => "check the path of the URL",
-            _ => "queries are retried elsewhere",
+            _ => "the response has no DNS message",
         };
         log::warn!(
             event = "no-dns-message", upstream = label, status = status, count = count;

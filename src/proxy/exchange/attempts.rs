@@ -68,6 +68,8 @@ pub(in crate::proxy) struct Attempts {
     uncounted: u8,
     /// The links that ended while they had the query.
     link_ends: LinkEnds,
+    /// An upstream refused a request over HTTP/2.
+    is_refused: bool,
 }
 
 impl Attempts {
@@ -165,10 +167,9 @@ impl Attempts {
         self.on_lost(attempt);
     }
 
-    /// Returns whether several attempts have ended uncounted, so that another upstream may do
-    /// better.
-    pub(in crate::proxy) fn has_several_uncounted(&self) -> bool {
-        self.uncounted >= 2
+    /// Records that an upstream refused a request. Returns whether it is the first refusal.
+    pub(in crate::proxy) fn on_refused(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_refused, true)
     }
 
     /// Records that a link ended that had the query, and whether the query was its oldest one.

@@ -25,6 +25,9 @@ pub(super) struct ConnectionCapacity {
     connections_pause: Duration,
     /// The number of connections that were seen to answer at the same time, and when.
     answering: Option<(usize, Instant)>,
+    /// The number of requests over HTTP/2 that a connection takes at a time, learned from refusals,
+    /// and the time until which it is used.
+    streams: Option<(usize, Instant)>,
 }
 
 /// The number of queries that a connection takes, and the time until which that number is used.
@@ -80,6 +83,9 @@ impl ConnectionCapacity {
     /// to `CONNECTIONS_VALID` if further connections end in the same way.
     const CONNECTIONS_ASSUMED: Duration = Duration::from_secs(1);
     const CONNECTIONS_VALID: Duration = Duration::from_secs(60);
+
+    /// Time for which a number of requests at a time is used before more are tried.
+    const STREAMS_VALID: Duration = Duration::from_secs(60);
 
     /// Time for which pipelining is suspended at first. It doubles up to `PAUSE_MAX`, since a
     /// single slow name has the same symptom.
@@ -238,6 +244,21 @@ impl ConnectionCapacity {
             .map(|(connections, _)| connections)
     }
 
+    /// Records that the endpoint refused a request while this number of older requests was
+    /// unanswered on its connection. Returns whether that is the first refusal for some time.
+    pub(super) fn on_stream_refused(&mut self, older: usize, now: Instant) -> bool {
+        let known = self.streams_max(now);
+        self.streams = Some((older.min(known), now + Self::STREAMS_VALID));
+        known == usize::MAX
+    }
+
+    /// Returns how many requests over HTTP/2 a connection takes at a time; `usize::MAX` if no limit
+    /// was learned.
+    pub(super) fn streams_max(&self, now: Instant) -> usize {
+        let valid = self.streams.filter(|(_, until)| now < *until);
+        valid.map_or(usize::MAX, |(streams, _)| streams)
+    }
+
     /// Returns whether queries go one at a time on each connection.
     pub(super) fn is_serial(&self, now: Instant) -> bool {
         matches!(&self.pipelining, Pipelining::Suspended { until, .. } if now < *until)
@@ -249,7 +270,8 @@ impl ConnectionCapacity {
         if self.is_serial(now) {
             return Some(1);
         }
-        Some(self.queries_max(now)).filter(|queries| *queries < usize::MAX)
+        let most = self.queries_max(now).min(self.streams_max(now));
+        Some(most).filter(|most| *most < usize::MAX)
     }
 }
 
@@ -368,6 +390,20 @@ mod tests {
         assert_eq!(capacity.connections_max(at(now)), Some(2));
         capacity.on_connected(3);
         assert_eq!(capacity.connections_max(at(now)), Some(3));
+    }
+
+    #[test]
+    fn refusals_limit_the_requests_at_a_time_for_a_while() {
+        let mut capacity = ConnectionCapacity::default();
+        assert_eq!(capacity.known_inflight_max(at(0)), None);
+        assert!(capacity.on_stream_refused(9, at(1)));
+        assert!(!capacity.on_stream_refused(8, at(1)));
+        // The number does not grow when answers have made room in the meantime.
+        assert!(!capacity.on_stream_refused(30, at(2)));
+        assert_eq!(capacity.known_inflight_max(at(61)), Some(8));
+        assert_eq!(capacity.known_inflight_max(at(62)), None);
+        assert!(capacity.on_stream_refused(30, at(70)));
+        assert_eq!(capacity.streams_max(at(71)), 30);
     }
 
     #[test]

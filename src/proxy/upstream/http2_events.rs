@@ -6,7 +6,7 @@ use crate::base::time::Instant;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::client::log_throttle::NoAnswer;
-use crate::proxy::keys::{Attempt, EndpointKey, LinkKey};
+use crate::proxy::keys::{Attempt, ExchangeKey, LinkKey};
 use crate::wire::edns::{ExtendedErrorCode, append_error};
 use crate::wire::header::{Flags, Header, Rcode};
 
@@ -41,10 +41,10 @@ impl Proxy {
     }
 
     /// Handles a request that the upstream ended without a response (`RST_STREAM`), and did not
-    /// process if `is_refused`. If it was refused because of other queries on the link or of
-    /// GOAWAY, the query is sent again, which costs no try; after two such ends, it is sent to
-    /// another upstream if there is one. Otherwise the reset counts as a failure of the upstream,
-    /// and the query is sent once more, to another upstream if there is one.
+    /// process if `is_refused`. A refusal while older queries are unanswered on the link costs no
+    /// try. Neither does a refusal by GOAWAY that is the first one for the query, or comes from an
+    /// upstream that has answered since the link was opened. Any other reset counts as a failure of
+    /// the upstream, and the query is sent once more, to another upstream if there is one.
     pub fn handle_reset(
         &mut self,
         key: LinkKey,
@@ -66,38 +66,49 @@ impl Proxy {
             return;
         };
         let exchange = link.sent()[position].exchange();
-        let others = link.sent().len() - 1;
-        let is_for_others = is_refused && (others > 0 || link.is_draining());
-        let endpoint = link.endpoint;
-        if let (Some(exchange), false) = (exchange, is_for_others) {
-            self.log_reset(endpoint, cx.now);
-            let failure = (FailureKind::Http2, None);
-            self.on_unusable_reply((key, position), exchange, failure, cx);
-        } else {
-            link.remove_sent(position, cx.now);
-            if is_refused && others > 0 {
-                link.set_streams_max(others);
-            }
-            if let Some(exchange) = exchange {
+        let (endpoint, opened_at) = (link.endpoint, link.opened_at());
+        // The upstream refuses the newest requests: by GOAWAY those above the last one that it
+        // processes, otherwise those above the number that it processes at a time.
+        let (older, is_draining) = (position, link.is_draining());
+        if is_refused && older > 0 && !is_draining {
+            self.upstreams.on_stream_refused(endpoint, older, cx.now);
+        }
+        let has_answered = !self.upstreams.endpoint(endpoint).is_silent_since(opened_at);
+        let is_first = |exchange: ExchangeKey| self.exchanges[exchange].attempts.on_refused();
+        let is_free = is_refused
+            && (older > 0 || is_draining && (exchange.is_none_or(is_first) || has_answered));
+        if !is_free {
+            let label = self.upstreams.endpoint(endpoint).label();
+            self.log_throttle
+                .on_no_answer(label, NoAnswer::Reset, cx.now);
+        }
+        match exchange {
+            Some(exchange) if is_free => {
+                self.remove_sent(key, position, cx.now);
                 let attempt = Attempt { link: key, id };
-                let exchange_mut = &mut self.exchanges[exchange];
-                exchange_mut.attempts.on_uncounted_end(attempt);
-                if exchange_mut.attempts.has_several_uncounted() {
-                    let upstream = self.upstreams.endpoint(endpoint).upstream;
-                    exchange_mut.preferences.avoid.insert(upstream);
-                    self.count_failure(upstream, FailureKind::Http2);
-                    self.log_reset(endpoint, cx.now);
-                }
+                self.exchanges[exchange].attempts.on_uncounted_end(attempt);
                 self.lose_attempt(exchange, attempt, FailureKind::Closed, cx);
+            }
+            Some(exchange) => {
+                let failure = (FailureKind::Http2, None);
+                self.on_unusable_reply((key, position), exchange, failure, cx);
+            }
+            None => {
+                self.remove_sent(key, position, cx.now);
+                if !is_free {
+                    let upstream = self.upstreams.endpoint(endpoint).upstream;
+                    self.count_failure(upstream, FailureKind::Http2);
+                }
             }
         }
         self.close_if_done(key, cx.outbox);
         self.followups.on_room();
     }
 
-    fn log_reset(&mut self, endpoint: EndpointKey, now: Instant) {
-        let label = self.upstreams.endpoint(endpoint).label();
-        self.log_throttle.on_no_answer(label, NoAnswer::Reset, now);
+    fn remove_sent(&mut self, key: LinkKey, position: usize, now: Instant) {
+        if let Some(link) = self.upstreams.link_mut(key) {
+            link.remove_sent(position, now);
+        }
     }
 
     /// Handles a response without a DNS message. It counts as an error of the upstream, so another
@@ -150,6 +161,7 @@ mod tests {
     use crate::proxy::ClientTransport;
     use crate::proxy::testing::Scene;
     use crate::wire::{Header, Rcode};
+    use std::time::Duration;
 
     const QUERY: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03www\0\0\x01\0\x01";
 
@@ -237,5 +249,87 @@ mod tests {
             scene.bring_up();
         }
         panic!("the query stays with the upstream that refuses it");
+    }
+
+    /// Returns a query for a name of one letter.
+    fn query_for(letter: u8) -> Vec<u8> {
+        let mut query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01?\0\0\x01\0\x01".to_vec();
+        query[13] = letter;
+        query
+    }
+
+    #[test]
+    fn refusals_beside_other_requests_limit_the_requests_on_every_link() {
+        const AT_A_TIME: usize = 3;
+        let mut scene = Scene::with(&["-uhttps://192.0.2.1"]);
+        let mut sent = Vec::new();
+        for letter in b'a'..b'u' {
+            scene.ask(&query_for(letter), ClientTransport::Udp);
+            scene.bring_up();
+            sent.append(&mut scene.sent());
+            scene.outbox.clear();
+        }
+        let link = sent[0].0;
+        assert!(sent.len() == 20 && sent.iter().all(|one| one.0 == link));
+        for (link, query) in &sent[AT_A_TIME..] {
+            let id = Header::parse(query).unwrap().id;
+            let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+            proxy.handle_reset(*link, id, true, scene.now, outbox);
+        }
+        scene.bring_up();
+        // No link gets more than it takes, and each answer makes room for one query.
+        let mut open: Vec<_> = sent.drain(..AT_A_TIME).collect();
+        let mut answered = 0;
+        loop {
+            open.append(&mut scene.sent());
+            for (link, _) in &open {
+                let on_link = open.iter().filter(|other| other.0 == *link).count();
+                assert!(on_link <= AT_A_TIME, "{on_link}");
+            }
+            let Some((link, query)) = open.pop() else {
+                break;
+            };
+            answered += scene.reply_to(link, &query);
+            scene.bring_up();
+        }
+        assert_eq!(answered, 20);
+        let failures = scene.proxy.counters().failure(FailureKind::Http2);
+        assert_eq!(failures, 0);
+    }
+
+    #[test]
+    fn query_that_goaway_of_a_single_upstream_refuses_is_sent_three_times() {
+        let mut scene = scene(1);
+        let mut sent = 0;
+        while let Some((link, query)) = scene.sent().pop() {
+            sent += 1;
+            let id = Header::parse(&query).unwrap().id;
+            scene.outbox.clear();
+            let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+            proxy.handle_draining(link, scene.now, outbox);
+            proxy.handle_reset(link, id, true, scene.now, outbox);
+            scene.bring_up();
+        }
+        assert_eq!((sent, scene.rcodes()), (3, vec![Rcode::SERVFAIL]));
+    }
+
+    #[test]
+    fn reset_of_a_query_that_another_upstream_answered_is_counted() {
+        let mut scene = scene(2);
+        let (first, query) = scene.sent().remove(0);
+        let id = Header::parse(&query).unwrap().id;
+        // The query is hedged.
+        scene.outbox.clear();
+        scene.now += Duration::from_millis(500);
+        scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+        scene.bring_up();
+        let (second, query) = scene.sent().pop().unwrap();
+        assert_ne!(first, second);
+        assert_eq!(scene.reply_to(second, &query), 1);
+        let failures = |scene: &Scene| scene.proxy.counters().failure(FailureKind::Http2);
+        assert_eq!(failures(&scene), 0);
+        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+        proxy.handle_reset(first, id, false, scene.now, outbox);
+        assert_eq!(failures(&scene), 1);
     }
 }

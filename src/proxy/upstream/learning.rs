@@ -112,6 +112,19 @@ impl Upstreams {
         true
     }
 
+    /// Records that an endpoint refused a request over HTTP/2 while this number of older requests
+    /// was unanswered on the same connection.
+    pub(super) fn on_stream_refused(&mut self, key: EndpointKey, older: usize, now: Instant) {
+        let endpoint = self.endpoint_mut(key);
+        if endpoint.capacity.on_stream_refused(older, now) {
+            let label = &endpoint.label();
+            log::info!(
+                "upstream {label}: refuses requests beside others on a connection; sending fewer \
+                 at a time for a while"
+            );
+        }
+    }
+
     /// Records the first answer on a connection.
     pub(super) fn on_first_answer(&mut self, key: EndpointKey, scheme: Scheme, now: Instant) {
         let answering = self.answering(key, scheme);

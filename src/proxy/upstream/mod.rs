@@ -5,6 +5,7 @@
 //! that serve the same names form a pool and are ranked in it. An upstream can be in several pools.
 //!
 //! - `routes`: the pool for a name (split horizon)
+//! - `ranking`: the order in which endpoints are preferred
 //! - `selection`: the endpoint and the link for a query
 //! - `hedge_budget`: the share of queries that may be hedged
 //! - `bootstrap`: the addresses of upstreams that are given by host name
@@ -45,6 +46,7 @@ pub(super) mod link;
 pub(super) mod link_events;
 pub(super) mod loop_detection;
 pub(super) mod probes;
+mod ranking;
 pub(super) mod routes;
 mod selection;
 mod sent;

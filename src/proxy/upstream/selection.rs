@@ -1,11 +1,12 @@
 //! Selects the endpoint and the link for a query.
 
+use super::capacity::ConnectionCapacity;
 use super::endpoint::Endpoint;
 use super::link::{Link, Stage};
 use super::{EndpointKey, LinkKey, PoolIndex, Upstreams};
 use crate::base::failure::FailureKind;
 use crate::base::time::Instant;
-use crate::config::{Policy, Scheme};
+use crate::config::Scheme;
 use crate::proxy::exchange::preferences::LinkPreferences;
 use crate::proxy::keys::ExchangeKey;
 
@@ -294,8 +295,8 @@ impl Upstreams {
         let prompt = self.timeouts.prompt;
         let is_prompt = endpoint.latency.usual().is_some_and(|usual| usual < prompt);
         let is_worth_more = |link: &Link| is_prompt && !link.has_waited(prompt, now);
-        let is_serial = endpoint.capacity.is_serial(now);
-        let has_room = |link: &Link| self.takes_more(link, is_serial, is_worth_more(link), 0);
+        let capacity = &endpoint.capacity;
+        let has_room = |link: &Link| self.takes_more(link, capacity, is_worth_more(link), 0, now);
         let mut links = self.links_of(endpoint, scheme);
         let (key, _) = links.find(|(_, link)| has_room(link) && is_good(link))?;
         Some(key)
@@ -311,26 +312,36 @@ impl Upstreams {
         now: Instant,
     ) -> Option<LinkKey> {
         let links = self.links_of(endpoint, scheme);
-        let is_serial = endpoint.capacity.is_serial(now);
+        let capacity = &endpoint.capacity;
         let is_alive = |link: &Link| link.has_answered() && !link.is_doubtful();
         let spare = if may_use_spare {
             self.limits.link_spare
         } else {
             0
         };
-        let takes_more = |link: &Link| self.takes_more(link, is_serial, is_alive(link), spare);
+        let takes_more = |link: &Link| self.takes_more(link, capacity, is_alive(link), spare, now);
         let usable = links.filter(|(_, link)| takes_more(link));
         let (key, _) = usable.min_by_key(|(_, link)| link.waited_for())?;
         Some(key)
     }
 
-    fn takes_more(&self, link: &Link, is_serial: bool, is_worth_more: bool, spare: usize) -> bool {
-        let most = match (is_serial, is_worth_more) {
+    fn takes_more(
+        &self,
+        link: &Link,
+        capacity: &ConnectionCapacity,
+        is_worth_more: bool,
+        spare: usize,
+        now: Instant,
+    ) -> bool {
+        let most = match (capacity.is_serial(now), is_worth_more) {
             (true, _) => 1,
             (false, true) => self.limits.link_inflight_max + spare,
             (false, false) => self.limits.link_inflight,
         };
-        link.scheme != Scheme::Udp && link.takes_queries() && link.waited_for() < most
+        link.scheme != Scheme::Udp
+            && link.takes_queries()
+            && link.waited_for() < most
+            && link.sent().len() < capacity.streams_max(now)
     }
 
     /// Returns whether another datagram to an endpoint may be in flight.
@@ -439,62 +450,5 @@ impl Upstreams {
         }
         let may_open = endpoint.links.is_empty() && self.links_opening < self.limits.handshakes;
         may_open.then_some(RecoveryTest::Open(key, scheme))
-    }
-
-    /// Returns whether latency decides between two endpoints: those of one upstream, or any under
-    /// that policy.
-    fn are_compared(&self, one: EndpointKey, other: EndpointKey) -> bool {
-        self.policy == Policy::Fastest
-            || self.endpoint(one).upstream == self.endpoint(other).upstream
-    }
-
-    /// Ranks an endpoint by its latency. An endpoint that is less than a quarter faster than
-    /// another stays behind it, so that ranks do not fluctuate.
-    pub(super) fn rank(&mut self, key: EndpointKey) {
-        for pool in 0..self.pools.len() {
-            let ranking = &self.pools[pool].ranking;
-            let Some(rank) = ranking.iter().position(|ranked| *ranked == key) else {
-                continue;
-            };
-            let goes_before =
-                |one, other| self.are_compared(one, other) && self.is_faster(one, other);
-            let mut to = rank;
-            while to > 0 && goes_before(key, ranking[to - 1]) {
-                to -= 1;
-            }
-            while to >= rank && to + 1 < ranking.len() && goes_before(ranking[to + 1], key) {
-                to += 1;
-            }
-            let ranking = &mut self.pools[pool].ranking;
-            if to < rank {
-                ranking[to..=rank].rotate_right(1);
-            } else {
-                ranking[rank..=to].rotate_left(1);
-            }
-        }
-    }
-
-    fn is_faster(&self, one: EndpointKey, other: EndpointKey) -> bool {
-        let usual = |key: EndpointKey| self.endpoint(key).latency.usual();
-        match (usual(one), usual(other)) {
-            (Some(one), Some(other)) => one < other * 4 / 5,
-            (one, other) => one.is_some() && other.is_none(),
-        }
-    }
-
-    /// Moves the first upstream of the ranking behind the others, under the round-robin policy.
-    pub(in crate::proxy) fn rotate_ranking(&mut self, pool: PoolIndex) {
-        if self.policy != Policy::RoundRobin || self.has_one_endpoint(pool) {
-            return;
-        }
-        let endpoints = &self.endpoints;
-        let upstream = |key: &EndpointKey| endpoints.get(*key).map(|e| e.upstream);
-        let ranking = &mut self.pools[pool.0].ranking;
-        let first = ranking.first().and_then(upstream);
-        let its = ranking
-            .iter()
-            .take_while(|key| upstream(key) == first)
-            .count();
-        ranking.rotate_left(its);
     }
 }
