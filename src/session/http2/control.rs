@@ -1,6 +1,6 @@
 //! Received frames that control streams and the connection.
 
-use super::connection::{Http2Connection, Http2Role, InputState, OnEvent};
+use super::connection::{FRAMES_PER_MESSAGE, Http2Connection, Http2Role, InputState, OnEvent};
 use super::frame::{self, ACK, FrameHead, FrameKind};
 use super::outgoing::TableUpdate;
 use super::window::WindowExceeded;
@@ -129,9 +129,10 @@ impl Http2Connection {
         if self.is_idle(id) {
             return Err(Http2Error::protocol("RST_STREAM on an idle stream"));
         }
-        // The resets of its own requests cost a client no more than their responses.
-        let ends_request = self.role == Http2Role::Client && self.streams.get(id).is_some();
-        if !ends_request {
+        // A reset of its own request costs a client no more than a response.
+        if self.role == Http2Role::Client && self.streams.get(id).is_some() {
+            self.allow_control_frames(FRAMES_PER_MESSAGE);
+        } else {
             self.count_control_frame()?;
         }
         let code = if code == ErrorCode::RefusedStream as u32 {

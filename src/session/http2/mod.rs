@@ -137,9 +137,10 @@ pub struct Http2Limits {
     /// Maximum number of settings in a SETTINGS frame.
     pub settings_max: usize,
     /// Maximum number of frames without a message: PING, SETTINGS, PRIORITY, GOAWAY,
-    /// `WINDOW_UPDATE`, `RST_STREAM` in both directions (CVE-2023-44487, CVE-2025-8671) except for
-    /// that of a request of this client, interim responses, messages on closed streams, unknown and empty frames. Each exchanged message and
-    /// each cancelled request allows four more, and content that waited allows `WINDOW_UPDATE`.
+    /// `WINDOW_UPDATE`, `RST_STREAM` in both directions (CVE-2023-44487, CVE-2025-8671), interim
+    /// responses, messages on closed streams, unknown and empty frames. Each exchanged message and
+    /// each request of a client that it cancels or that the server resets allows four more, and
+    /// content that waited allows `WINDOW_UPDATE`.
     pub control_frames_max: u32,
     /// Maximum number of bytes of messages that are not taken from the output or that wait for
     /// the window of the peer. Control frames may take [`CONTROL_LEN_MAX`] bytes more.

@@ -263,7 +263,7 @@ fn resets_of_requests_are_no_flood() {
         for _ in 0..300 {
             let stream = end.request(b"abc").expect("room for a request");
             end.output();
-            end.receive_all(&[rst_stream(stream.get(), code)]);
+            end.receive_all(&[window_update(0, 3), rst_stream(stream.get(), code)]);
         }
         assert_eq!(end.events().len(), 300);
     }
