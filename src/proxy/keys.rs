@@ -3,7 +3,7 @@
 use crate::base::arena::{Key, TypedKey};
 
 /// The key of an exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ExchangeKey(pub(super) Key);
 
 /// The key of a link.

@@ -227,6 +227,8 @@ impl Proxy {
     fn shed(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         let exchange = &self.exchanges[key];
         if exchange.retry.has_fallback() {
+            let client = exchange.holder;
+            self.fail_alone(key, |follower| follower.holder != client);
             return self.fail(key, Outcome::Shed, cx);
         }
         if exchange.is_for_client() {

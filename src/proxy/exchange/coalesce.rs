@@ -97,6 +97,29 @@ impl Proxy {
         self.in_flight.shrink();
     }
 
+    /// Handles a failure that is due to the time or the room of one query: it is not cached, and
+    /// the followers leave for which `may_succeed` holds.
+    pub(in crate::proxy) fn fail_alone(
+        &mut self,
+        key: ExchangeKey,
+        may_succeed: impl Fn(&Exchange) -> bool,
+    ) {
+        let exchange = &mut self.exchanges[key];
+        exchange.retry.set_fails_alone();
+        let followers = std::mem::take(&mut exchange.followers);
+        let exchanges = &self.exchanges;
+        let leaves = |follower: &ExchangeKey| exchanges.get(*follower).is_some_and(&may_succeed);
+        let (leaving, others): (Vec<_>, Vec<_>) = followers.into_iter().partition(leaves);
+        self.exchanges[key].followers = others;
+        self.dispatch_later(leaving);
+    }
+
+    /// [`Proxy::fail_alone`] for lack of time: the followers leave that have more.
+    pub(in crate::proxy) fn fail_alone_for_time(&mut self, key: ExchangeKey) {
+        let deadline = self.exchanges[key].deadline;
+        self.fail_alone(key, |follower| follower.deadline > deadline);
+    }
+
     /// Dispatches exchanges that have followed another one, in a follow-up.
     pub(in crate::proxy) fn dispatch_later(&mut self, followers: Vec<ExchangeKey>) {
         // The newest exchange has the latest deadline, so that the others can follow it.
@@ -111,7 +134,7 @@ mod tests {
     use crate::base::origin::ClientProtocol;
     use crate::proxy::testing::Scene;
     use crate::proxy::{Action, ClientTransport};
-    use crate::wire::Message;
+    use crate::wire::{Message, Rcode};
     use std::time::Duration;
 
     /// Creates a scene with a link that is up.
@@ -291,6 +314,29 @@ mod tests {
         scene.outbox.clear();
         scene.outbox.send(sent[0].0, |out| out.extend(&sent[0].1));
         assert_eq!(scene.answer(), 2);
+    }
+
+    #[test]
+    fn failure_of_a_query_that_was_read_late_is_not_cached() {
+        let mut scene = scene(ONE);
+        assert_eq!(scene.answer(), 1);
+        let received_at = scene.now;
+        let deadline = scene.proxy.config.timeouts.deadline;
+        scene.now += deadline.saturating_sub(Duration::from_millis(10));
+        let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03www\0\0\x01\0\x01";
+        let transport = ClientTransport::Stream {
+            idle: Duration::from_secs(10),
+            received_at,
+            protocol: ClientProtocol::Tcp,
+        };
+        assert!(scene.offer(query, transport));
+        assert_eq!(scene.sent().len(), 1);
+        scene.outbox.clear();
+        scene.now += Duration::from_millis(11);
+        scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+        assert_eq!(scene.rcodes(), [Rcode::SERVFAIL]);
+        scene.outbox.clear();
+        assert_eq!((scene.ask_for("www", true), scene.answer()), (1, 1));
     }
 
     #[test]

@@ -63,24 +63,14 @@ impl Proxy {
         }
     }
 
-    /// Handles the failure of an answer that had no time or no room: the failure is not cached, and
-    /// followers leave the exchange that have more time, or are of another client.
-    pub(super) fn fail_alone(&mut self, key: ExchangeKey, limit: AskerLimit) {
-        let exchange = &mut self.exchanges[key];
-        exchange.retry.set_fails_alone();
-        let deadline = exchange.deadline;
-        let followers = std::mem::take(&mut exchange.followers);
-        let exchanges = &self.exchanges;
-        let has_more = |follower: &Exchange| match limit {
-            AskerLimit::Time => follower.deadline > deadline,
-            AskerLimit::Room(client) => follower.holder != client,
-            AskerLimit::Depth | AskerLimit::Work => false,
-        };
-        let (leaving, others): (Vec<_>, Vec<_>) = followers
-            .into_iter()
-            .partition(|follower| exchanges.get(*follower).is_some_and(has_more));
-        self.exchanges[key].followers = others;
-        self.dispatch_later(leaving);
+    /// Handles the failure of an answer because of a limit of its query: the failure is not cached,
+    /// and followers leave the exchange that have more time, or are of another client.
+    pub(super) fn fail_at_limit(&mut self, key: ExchangeKey, limit: AskerLimit) {
+        match limit {
+            AskerLimit::Time => self.fail_alone_for_time(key),
+            AskerLimit::Room(client) => self.fail_alone(key, |follower| follower.holder != client),
+            AskerLimit::Depth | AskerLimit::Work => self.fail_alone(key, |_| false),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ mod room;
 mod simulation_tests;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod verdicts;
 
 pub use counters::DnssecCounters;

@@ -79,6 +79,41 @@ impl ParkedAnswer {
             len: parked.validation.message().len(),
         })
     }
+
+    /// Returns whether there is room for the answer beside this usage.
+    fn has_room_beside(&self, others: RoomUse, limits: &Limits) -> bool {
+        let most = RoomUse::most_beside(self.is_for_answer, self.len, limits);
+        most.is_some_and(|most| others.is_within(most))
+    }
+}
+
+/// Returns the position of the answer that gives up its room, if there is too little for the last
+/// of these answers. It is the newest one of the client that holds most.
+fn one_too_many(answers: &[ParkedAnswer], limits: &Limits) -> Option<usize> {
+    let (last, others) = answers.split_last()?;
+    let Some(most) = RoomUse::most_beside(last.is_for_answer, last.len, limits) else {
+        return Some(others.len());
+    };
+    // The number of answers to questions has a limit already, that of the questions.
+    let is_counted = |one: &ParkedAnswer| one.is_for_answer == last.is_for_answer;
+    let used = RoomUse {
+        answers: others.iter().filter(|one| is_counted(one)).count(),
+        bytes: others.iter().map(|one| one.len).sum(),
+    };
+    if used.is_within(most) {
+        return None;
+    }
+    let is_crowded = used.answers > most.answers;
+    let is_candidate = |one: &ParkedAnswer| !is_crowded || is_counted(one);
+    let candidates = answers.iter().filter(|one| is_candidate(one));
+    let shares = candidates.map(|one| (one.client, if is_crowded { 1 } else { one.len }));
+    let holder = largest_holder(shares, last.client);
+    let of_holder = answers.iter().enumerate();
+    let of_holder = of_holder.filter(|(_, one)| one.client == holder && is_candidate(one));
+    // Answers to questions are given up last, since other answers wait for them. Of several answers
+    // with the same time, the last one is the newest.
+    let newest = of_holder.max_by_key(|(_, one)| (one.is_for_answer, one.asked_at));
+    newest.map(|(place, _)| place)
 }
 
 /// Returns the client that an exchange counts against in the validator.
@@ -114,47 +149,9 @@ impl Validator {
 }
 
 impl Proxy {
-    /// Returns whether there is room to verify an answer of this length, to a client or to a
-    /// question of our own, beside the answers that do not wait for questions.
-    pub(super) fn has_room_to_verify(&self, is_for_answer: bool, len: usize) -> bool {
-        let limits = &self.config.limits;
-        let (Some(validator), Some(most)) = (
-            &self.validator,
-            RoomUse::most_beside(is_for_answer, len, limits),
-        ) else {
-            return false;
-        };
-        let all = validator.usage();
-        if all.is_within(most) {
-            return true;
-        }
-        let waiting = self.waiting_answers();
-        let bytes: usize = waiting.iter().map(|one| one.len).sum();
-        let others = RoomUse {
-            answers: all.answers - waiting.len(),
-            bytes: all.bytes - bytes,
-        };
-        others.is_within(most)
-    }
-
-    /// Orders answers that are being verified so that their clients take turns: the first answer of
-    /// each client, then the second ones, and so on.
-    pub(super) fn in_turn_by_client(&self, answers: Vec<ExchangeKey>) -> Vec<ExchangeKey> {
-        let mut count_by_client = BTreeMap::new();
-        let ranked = answers.into_iter().filter_map(|key| {
-            let client = self.exchanges.get(key)?.parked.as_ref()?.client;
-            let count = count_by_client.entry(client).or_insert(0_usize);
-            *count += 1;
-            Some((*count, key))
-        });
-        let mut ranked: Vec<(usize, ExchangeKey)> = ranked.collect();
-        ranked.sort_by_key(|(rank, _)| *rank);
-        ranked.into_iter().map(|(_, key)| key).collect()
-    }
-
     /// Makes room to verify an answer of this length to an exchange. As long as there is no room,
     /// the client whose answers take most gives up its newest one that is being verified. Returns
-    /// `false` if that is this client.
+    /// `false` if that is the answer itself.
     pub(super) fn make_room_to_verify(
         &mut self,
         key: ExchangeKey,
@@ -162,38 +159,49 @@ impl Proxy {
         cx: &mut Cx<'_>,
     ) -> bool {
         let exchange = &self.exchanges[key];
-        let (own, is_for_answer) = (client_of(exchange), exchange.is_for_answer());
-        while !self.has_room_to_verify(is_for_answer, len) {
+        let own = ParkedAnswer {
+            key,
+            client: client_of(exchange),
+            is_for_answer: exchange.is_for_answer(),
+            asked_at: exchange.asked_at,
+            len,
+        };
+        let limits = self.config.limits;
+        loop {
             let Some(validator) = &self.validator else {
                 return false;
             };
-            let runnable = validator.runnable.iter();
-            let answers = runnable.filter_map(|one| {
-                let answer = ParkedAnswer::of(*one, self.exchanges.get(*one)?)?;
-                (!is_for_answer || answer.is_for_answer).then_some(answer)
-            });
-            let answers: Vec<ParkedAnswer> = answers.collect();
-            let shares = answers.iter().map(|one| (one.client, one.len));
-            let holder = largest_holder(shares.chain([(own, len)]), own);
-            if holder == own {
-                return false;
+            // Most of the time there is room for all answers, also for those that wait.
+            if own.has_room_beside(validator.usage(), &limits) {
+                return true;
             }
-            let of_holder = answers.iter().filter(|one| one.client == holder);
-            let newest = of_holder.max_by_key(|one| (one.is_for_answer, one.asked_at));
-            let Some(ParkedAnswer { key: evicted, .. }) = newest.copied() else {
-                return false;
+            let verified = validator.runnable.iter();
+            let verified =
+                verified.filter_map(|key| ParkedAnswer::of(*key, self.exchanges.get(*key)?));
+            let mut answers: Vec<ParkedAnswer> = verified.collect();
+            answers.push(own);
+            let Some(place) = one_too_many(&answers, &limits) else {
+                return true;
             };
-            let exchange = &mut self.exchanges[evicted];
-            let question = exchange.query.question();
-            let problem = Problem::limit_reached(question.name(), question.rr_type());
-            if let Some(parked) = &mut exchange.parked {
-                parked.limit = Some(AskerLimit::Room(holder));
-                parked.validation.lack_room();
+            let evicted = answers[place];
+            if evicted.key == key {
+                return false;
             }
-            let verdict = SecurityStatus::Indeterminate(problem);
-            self.on_verdict(evicted, verdict, cx);
+            self.end_verification(evicted, cx);
         }
-        true
+    }
+
+    /// Ends the verification of an answer for lack of room.
+    fn end_verification(&mut self, evicted: ParkedAnswer, cx: &mut Cx<'_>) {
+        let exchange = &mut self.exchanges[evicted.key];
+        let question = exchange.query.question();
+        let problem = Problem::limit_reached(question.name(), question.rr_type());
+        if let Some(parked) = &mut exchange.parked {
+            parked.limit = Some(AskerLimit::Room(evicted.client));
+            parked.validation.lack_room();
+        }
+        let verdict = SecurityStatus::Indeterminate(problem);
+        self.on_verdict(evicted.key, verdict, cx);
     }
 
     /// Asks for the records that the answer of an exchange needs, if there is room for an answer
@@ -217,49 +225,26 @@ impl Proxy {
         else {
             return false;
         };
-        let limits = &self.config.limits;
-        let Some(most) = RoomUse::most_beside(own.is_for_answer, own.len, limits) else {
-            return false;
-        };
+        let limits = self.config.limits;
         let others = RoomUse {
             answers: validator.parked - 1,
             bytes: validator.held - own.len,
         };
         // Most of the time there is room for all answers, also for those that do not wait.
-        if others.is_within(most) {
+        if own.has_room_beside(others, &limits) {
             return true;
         }
         let mut waiting = self.waiting_answers();
         waiting.retain(|one| one.key != key);
-        // Of several answers with the same time, the last one is the newest.
         waiting.push(own);
-        loop {
-            // The number of answers to questions has a limit already, that of the questions.
-            let is_counted = |one: &ParkedAnswer| one.is_for_answer == own.is_for_answer;
-            let bytes: usize = waiting.iter().map(|one| one.len).sum();
-            let used = RoomUse {
-                answers: waiting.iter().filter(|one| is_counted(one)).count() - 1,
-                bytes: bytes - own.len,
-            };
-            if used.is_within(most) {
-                return true;
-            }
-            let is_crowded = used.answers > most.answers;
-            let is_candidate = |one: &ParkedAnswer| !is_crowded || is_counted(one);
-            let candidates = waiting.iter().filter(|one| is_candidate(one));
-            let shares = candidates.map(|one| (one.client, if is_crowded { 1 } else { one.len }));
-            let holder = largest_holder(shares, own.client);
-            let candidates = waiting.iter().enumerate();
-            let of_holder = candidates.filter(|(_, one)| one.client == holder && is_candidate(one));
-            // Answers to questions are evicted last, since other answers wait for them.
-            let newest = of_holder.max_by_key(|(_, one)| (one.is_for_answer, one.asked_at));
-            let place = newest.map(|(place, _)| place);
-            let evicted = waiting.remove(place.expect("the largest holder has an answer"));
+        while let Some(place) = one_too_many(&waiting, &limits) {
+            let evicted = waiting.remove(place);
             if evicted.key == key {
                 return false;
             }
             self.evict(evicted.key, Vec::new());
         }
+        true
     }
 
     /// Returns the answers that wait for questions of our own.
@@ -267,7 +252,7 @@ impl Proxy {
         let questions = self.validator.iter().flat_map(|one| &one.questions);
         let waiters = questions.flat_map(|question| question.waiters.iter().copied());
         let mut keys: Vec<ExchangeKey> = waiters.collect();
-        keys.sort_unstable_by_key(|key| key.0);
+        keys.sort_unstable();
         keys.dedup();
         let answers = keys.into_iter();
         answers

@@ -5,6 +5,7 @@ mod clients;
 mod denial_tests;
 mod log_mode_tests;
 mod room_tests;
+mod shared_turn_tests;
 mod time_tests;
 mod trust_boundary_tests;
 mod upstream_fault_tests;

@@ -1,5 +1,6 @@
 //! The effects of a verdict: known zones, denial cache, response, log and metrics.
 
+use super::room::client_of;
 use super::{AskerLimit, BOGUS_OF_ONE, Parked, ROOT};
 use crate::base::time::Instant;
 use crate::config::DnssecMode;
@@ -51,7 +52,7 @@ impl Proxy {
                 self.report(problem, is_on, cx.now);
                 if is_on {
                     if let Some(limit @ (AskerLimit::Time | AskerLimit::Room(_))) = limit {
-                        self.fail_alone(key, limit);
+                        self.fail_at_limit(key, limit);
                         // Another upstream's answer would have no time or room either.
                         return self.on_unverifiable(key, problem, (source, true), cx);
                     }
@@ -121,7 +122,8 @@ impl Proxy {
         self.report(&problem, is_on, cx.now);
         if is_on {
             if is_last {
-                self.exchanges[key].retry.set_fails_alone();
+                let client = client_of(&self.exchanges[key]);
+                self.fail_at_limit(key, AskerLimit::Room(client));
             }
             return self.on_unverifiable(key, &problem, (source, is_last), cx);
         }

@@ -5,25 +5,9 @@ use super::*;
 use crate::base::random::{Random, SEED_LEN};
 use crate::dnssec::testing::COSTLY;
 
-/// Clients of which the first one has this number of answers verified.
-fn busy(answers: u16) -> TestClients {
-    let mut clients = TestClients::new(ON, |_| ());
-    clients.learn("www.nsec3.tld1");
-    clients.add_signed("warm.costly");
-    clients.learn("warm.costly");
-    for id in 0..answers {
-        let name = format!("n{id}.costly");
-        clients.add_signed(&name);
-        assert_eq!(clients.ask(id, 1, &name), []);
-    }
-    let validator = clients.validator();
-    assert_eq!(validator.runnable.len(), usize::from(answers));
-    clients
-}
-
 #[test]
 fn client_whose_answers_are_verified_leaves_room_to_others() {
-    let mut clients = busy(256);
+    let mut clients = TestClients::busy(256);
     let responses = clients.ask(100, 2, "alias.nsec3.tld1");
     assert!(
         !responses.contains(&(100, Rcode::SERVFAIL)),
@@ -33,38 +17,22 @@ fn client_whose_answers_are_verified_leaves_room_to_others() {
 
 #[test]
 fn answer_of_a_client_is_verified_among_those_of_a_busy_client() {
-    let mut clients = busy(200);
+    let mut clients = TestClients::busy(200);
     let responses = clients.ask(1_000, 2, "alias.nsec3.tld1");
     assert_eq!(responses, []);
-    let mut turns = 0;
-    while clients.responses.iter().all(|(id, _)| *id != 1_000) {
-        let now = clients.world.scene.now;
-        clients.turn(now);
-        turns += 1;
-    }
+    let turns = clients.turns_until(1_000);
     assert!(turns < 20, "{turns} turns");
 }
 
 #[test]
 fn failure_for_lack_of_time_to_verify_is_not_cached() {
-    let mut clients = busy(200);
+    let mut clients = TestClients::busy(200);
     let asked_at = clients.world.scene.now;
     assert_eq!(clients.ask(1_000, 1, "alias.nsec3.tld1"), []);
     // A slow processor: a verification takes 50 ms.
-    let mut turns = 0;
-    while clients.responses.iter().all(|(id, _)| *id != 1_000) {
-        turns += 1;
-        clients.turn(asked_at + Duration::from_millis(50 * turns));
-    }
-    assert!(
-        clients.responses.contains(&(1_000, Rcode::SERVFAIL)),
-        "{turns} turns"
-    );
-    for _ in 0..200 {
-        let now = clients.world.scene.now;
-        clients.turn(now);
-    }
-    clients.responses.clear();
+    let rcode = clients.turns_of_50_ms(asked_at, 1_000);
+    assert_eq!(rcode, Rcode::SERVFAIL);
+    clients.verify_all();
     let responses = clients.ask(2_000, 3, "alias.nsec3.tld1");
     assert!(
         !responses.contains(&(2_000, Rcode::SERVFAIL)),
@@ -72,12 +40,46 @@ fn failure_for_lack_of_time_to_verify_is_not_cached() {
     );
 }
 
+/// The first upstream answers with an error or a lie, and the true answer of the second one is not
+/// verified in time.
+#[test]
+fn earlier_error_is_not_cached_if_the_answer_lacked_time() {
+    for is_lie in [false, true] {
+        let mut clients = TestClients::warm(TWO, |_| ());
+        clients.holds = |text| text == "alias.nsec3.tld1./A";
+        let asked_at = clients.world.scene.now;
+        assert_eq!(clients.ask(1_000, 1, "alias.nsec3.tld1"), []);
+        let question = key("alias.nsec3.tld1", Type::A);
+        let truth = clients.world.answers[&question].clone();
+        let mut wrong = truth.clone();
+        if is_lie {
+            let last = wrong.len() - 1;
+            wrong[last] ^= 1;
+        } else {
+            let records = Message::parse(&truth).expect("an answer").records_start();
+            wrong.truncate(records);
+            wrong[3] |= 2;
+            wrong[6..12].fill(0);
+        }
+        clients.world.answers.insert(question.clone(), wrong);
+        let (link, query) = clients.held.remove(0);
+        clients.reply(link, &query);
+        while clients.step() {}
+        assert_eq!((clients.responses.len(), clients.held.len()), (0, 1));
+        clients.world.answers.insert(question, truth);
+        clients.keep_busy(200);
+        clients.release();
+        let rcode = clients.turns_of_50_ms(asked_at, 1_000);
+        assert_eq!(rcode, Rcode::SERVFAIL);
+        clients.verify_all();
+        let responses = clients.ask(2_000, 3, "alias.nsec3.tld1");
+        assert_eq!(responses, [(2_000, Rcode::NOERROR)], "{is_lie}");
+    }
+}
+
 #[test]
 fn failure_for_lack_of_room_for_the_records_is_not_cached() {
-    let mut clients = TestClients::new(ON, |limits| limits.validations = 16);
-    clients.learn("www.nsec3.tld1");
-    clients.add_signed("warm.costly");
-    clients.learn("warm.costly");
+    let mut clients = TestClients::warm(ON, |limits| limits.validations = 16);
     clients.holds = |text| text.ends_with("/DS");
     // The client's own queries wait for records of their own.
     for id in 10..17 {

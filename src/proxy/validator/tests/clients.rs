@@ -1,7 +1,7 @@
 //! Clients in front of a zone with costly signatures.
 
 use super::*;
-use crate::dnssec::testing::{COSTLY, Costly, branching, message_with};
+use crate::dnssec::testing::{COSTLY, Costly, branching, message_with, record};
 use crate::proxy::LinkKey;
 
 /// Clients, and an upstream whose answers may be held back.
@@ -33,6 +33,33 @@ impl TestClients {
         }
     }
 
+    /// Creates clients, and a proxy that knows the keys above `costly` and `nsec3.tld1`.
+    pub(super) fn warm(arguments: &[&str], set: impl Fn(&mut crate::config::Limits)) -> Self {
+        let mut clients = Self::new(arguments, set);
+        clients.learn("www.nsec3.tld1");
+        clients.add_signed("warm.costly");
+        clients.learn("warm.costly");
+        clients
+    }
+
+    /// Creates clients of which the first one has this number of answers verified.
+    pub(super) fn busy(answers: u16) -> Self {
+        let mut clients = Self::warm(ON, |_| ());
+        clients.keep_busy(answers);
+        clients
+    }
+
+    /// Sends this number of queries of the first client whose answers are costly to verify.
+    pub(super) fn keep_busy(&mut self, answers: u16) {
+        for id in 0..answers {
+            let name = format!("n{id}.costly");
+            self.add_signed(&name);
+            assert_eq!(self.ask(id, 1, &name), []);
+        }
+        let runnable = &self.validator().runnable;
+        assert_eq!(runnable.len(), usize::from(answers));
+    }
+
     /// Adds a signed address of a name below the zone.
     pub(super) fn add_signed(&mut self, name: &str) {
         let question = key(name, Type::A);
@@ -48,6 +75,20 @@ impl TestClients {
         let owner = question[..question.len() - 4].to_vec();
         let message = branching(&self.costly, &owner, &[], Tree::read().time);
         self.world.answers.insert(question, message);
+    }
+
+    /// Appends this number of records of 251 bytes to the records of an answer that is known.
+    pub(super) fn lengthen(&mut self, name: &str, rr_type: Type, records: u16) {
+        let question = key(name, rr_type);
+        let owner = &question[..question.len() - 4];
+        let text = record(owner, Type(16), &[&[250][..], &[7; 250]].concat());
+        let answers = &mut self.world.answers;
+        let message = answers.get_mut(&question).expect("the answer is known");
+        message.extend(text.repeat(usize::from(records)));
+        // The last section that has records.
+        let at = if rr_type == Type::DS { 8 } else { 6 };
+        let count = u16::from_be_bytes([message[at], message[at + 1]]) + records;
+        message[at..at + 2].copy_from_slice(&count.to_be_bytes());
     }
 
     /// Has the proxy learn the keys above a name.
@@ -137,6 +178,39 @@ impl TestClients {
         scene.now = scene.now.max(now);
         scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
         while self.step() {}
+    }
+
+    /// Runs turns until the response with this id. Returns their number.
+    pub(super) fn turns_until(&mut self, id: u16) -> usize {
+        let mut turns = 0;
+        while self.responses.iter().all(|(other, _)| *other != id) {
+            let now = self.world.scene.now;
+            self.turn(now);
+            turns += 1;
+        }
+        turns
+    }
+
+    /// Runs turns of 50 ms until the response with this id. Returns its code.
+    pub(super) fn turns_of_50_ms(&mut self, start: Instant, id: u16) -> Rcode {
+        let mut turns = 0;
+        loop {
+            let mut responses = self.responses.iter();
+            if let Some((_, rcode)) = responses.find(|(other, _)| *other == id) {
+                return *rcode;
+            }
+            turns += 1;
+            self.turn(start + Duration::from_millis(50 * turns));
+        }
+    }
+
+    /// Runs turns until every answer is verified, and drops the responses.
+    pub(super) fn verify_all(&mut self) {
+        while !self.validator().runnable.is_empty() {
+            let now = self.world.scene.now;
+            self.turn(now);
+        }
+        self.responses.clear();
     }
 
     /// Lets time pass until this number of responses, with an upstream that answers new queries.

@@ -21,10 +21,7 @@ fn full_of_answers(arguments: &[&str]) -> TestClients {
 
 /// Sends as many queries of client 1 for names below `above` as fill the table of 16 questions.
 fn full_of_questions(queries: u16, above: &str) -> TestClients {
-    let mut clients = TestClients::new(ON, |limits| limits.validations = 16);
-    clients.learn("www.nsec3.tld1");
-    clients.add_signed("warm.costly");
-    clients.learn("warm.costly");
+    let mut clients = TestClients::warm(ON, |limits| limits.validations = 16);
     clients.holds = |text| text.ends_with("costly./DS");
     for id in 0..queries {
         let name = format!("{above}.n{id}.costly");
@@ -226,4 +223,82 @@ fn failure_whose_responses_are_postponed_is_not_cached() {
         responses.iter().all(|(id, _)| *id != 3_000),
         "{responses:?}"
     );
+}
+
+/// Returns the responses when the replies to all held queries arrive in one turn, and then client 2
+/// sends a query.
+fn ask_beside_records(clients: &mut TestClients) -> Vec<(u16, Rcode)> {
+    clients.holds = |_| false;
+    for (link, query) in std::mem::take(&mut clients.held) {
+        clients.reply(link, &query);
+    }
+    while clients.step() {}
+    clients.ask(1_000, 2, "alias.nsec3.tld1")
+}
+
+#[test]
+fn records_of_a_client_leave_room_to_the_answers_of_others() {
+    // Many records, and a few large ones.
+    let mut clients = TestClients::warm(ON, |_| ());
+    clients.holds = |text| text.ends_with("costly./DS");
+    for id in 0..75 {
+        let name = format!("a.b.c.n{id}.costly");
+        for above in [0, 2, 4, 6] {
+            clients.add_unsigned_delegation(&name[above..]);
+        }
+        clients.world.answers.extend([address(&name)]);
+        assert_eq!(clients.ask(id, 1, &name), []);
+    }
+    assert_eq!(clients.usage().1, 300);
+    let responses = ask_beside_records(&mut clients);
+    assert!(!responses.contains(&(1_000, Rcode::SERVFAIL)));
+
+    let mut clients = TestClients::warm(ON, |_| ());
+    clients.holds = |text| text.ends_with("costly./DS");
+    for id in 0..14 {
+        let name = format!("n{id}.costly");
+        clients.add_unsigned_delegation(&name);
+        clients.lengthen(&name, Type::DS, 200);
+        clients.world.answers.extend([address(&name)]);
+        assert_eq!(clients.ask(id, 1, &name), []);
+    }
+    let responses = ask_beside_records(&mut clients);
+    assert!(!responses.contains(&(1_000, Rcode::SERVFAIL)));
+}
+
+#[test]
+fn only_answer_of_a_client_is_kept_although_it_is_long() {
+    let mut clients = TestClients::warm(ON, |_| ());
+    clients.add_signed("first.costly");
+    clients.ask(1_999, 1, "first.costly");
+    clients.add_signed("long.costly");
+    clients.lengthen("long.costly", Type::A, 220);
+    assert_eq!(clients.ask(3_000, 3, "long.costly"), []);
+    for id in 0..254 {
+        let name = format!("n{id}.costly");
+        clients.add_signed(&name);
+        assert_eq!(clients.ask(id, 1, &name), []);
+    }
+    // The number of answers is the limit.
+    clients.add_signed("other.costly");
+    let responses = clients.ask(2_000, 2, "other.costly");
+    let [(given_up, Rcode::SERVFAIL)] = responses[..] else {
+        panic!("one answer is given up: {responses:?}");
+    };
+    assert!(given_up < 2_000);
+}
+
+#[test]
+fn answer_that_never_has_room_evicts_no_other() {
+    let mut clients = TestClients::warm(ON, |limits| limits.validations_held = 128 << 10);
+    for id in 0..15 {
+        let name = format!("n{id}.costly");
+        clients.add_signed(&name);
+        clients.lengthen(&name, Type::A, 13);
+        assert_eq!(clients.ask(id, 1, &name), []);
+    }
+    clients.add_signed("huge.costly");
+    clients.lengthen("huge.costly", Type::A, 130);
+    let responses = clients.ask(2_000, 2, "huge.costly");
+    assert_eq!(responses, [(2_000, Rcode::SERVFAIL)]);
 }
