@@ -77,16 +77,20 @@ impl LogThrottle {
             return;
         };
         let NoAnswer::Status(status) = reason else {
+            let what = match reason {
+                NoAnswer::Refused => "refused a request (REFUSED_STREAM or GOAWAY)",
+                _ => "reset the stream of a request (RST_STREAM)",
+            };
             log::warn!(
                 event = "stream-reset", upstream = label, count = count;
-                "upstream {label}: it reset the stream of a request ({count} since the last report)"
+                "upstream {label}: it {what} ({count} since the last report)"
             );
             return;
         };
         let problem = match status {
             200 => "the body is not application/dns-message",
             404 => "check the path of the URL",
-            _ => "the response has no DNS message",
+            _ => "the response contains no DNS message",
         };
         log::warn!(
             event = "no-dns-message", upstream = label, status = status, count = count;
@@ -113,6 +117,8 @@ pub(in crate::proxy) enum NoAnswer {
     Status(u16),
     /// The upstream reset the stream.
     Reset,
+    /// The upstream refused the request.
+    Refused,
 }
 
 impl Notice {

@@ -6,7 +6,7 @@ use crate::base::time::Instant;
 use crate::proxy::Proxy;
 use crate::proxy::actions::{Cx, Outbox};
 use crate::proxy::client::log_throttle::NoAnswer;
-use crate::proxy::keys::{Attempt, ExchangeKey, LinkKey};
+use crate::proxy::keys::{Attempt, LinkKey};
 use crate::wire::edns::{ExtendedErrorCode, append_error};
 use crate::wire::header::{Flags, Header, Rcode};
 
@@ -33,7 +33,7 @@ impl Proxy {
     pub fn handle_draining(&mut self, key: LinkKey, now: Instant, outbox: &mut Outbox) {
         let cx = &mut Cx { now, outbox };
         if let Some(link) = self.upstreams.link_mut(key) {
-            link.drain();
+            link.on_goaway();
             self.close_if_done(key, cx.outbox);
             self.followups.on_room();
         }
@@ -43,8 +43,9 @@ impl Proxy {
     /// Handles a request that the upstream ended without a response (`RST_STREAM`), and did not
     /// process if `is_refused`. A refusal while older queries are unanswered on the link costs no
     /// try. Neither does a refusal by GOAWAY that is the first one for the query, or comes from an
-    /// upstream that has answered since the link was opened. Any other reset counts as a failure of
-    /// the upstream, and the query is sent once more, to another upstream if there is one.
+    /// upstream that has answered since the link was opened. A query that is refused again prefers
+    /// another upstream. Any other reset counts as a failure of the upstream, and the query is sent
+    /// once more, to another upstream if there is one.
     pub fn handle_reset(
         &mut self,
         key: LinkKey,
@@ -69,24 +70,30 @@ impl Proxy {
         let (endpoint, opened_at) = (link.endpoint, link.opened_at());
         // The upstream refuses the newest requests: by GOAWAY those above the last one that it
         // processes, otherwise those above the number that it processes at a time.
-        let (older, is_draining) = (position, link.is_draining());
-        if is_refused && older > 0 && !is_draining {
-            self.upstreams.on_stream_refused(endpoint, older, cx.now);
+        let (older, is_going_away) = (position, link.is_going_away());
+        let close = link.refusal_by_goaway(older, cx.now);
+        match is_refused {
+            true if is_going_away => self.upstreams.learn_queries_max(endpoint, close, cx.now),
+            true if older > 0 => self.upstreams.on_stream_refused(endpoint, older, cx.now),
+            _ => {}
         }
         let has_answered = !self.upstreams.endpoint(endpoint).is_silent_since(opened_at);
-        let is_first = |exchange: ExchangeKey| self.exchanges[exchange].attempts.on_refused();
-        let is_free = is_refused
-            && (older > 0 || is_draining && (exchange.is_none_or(is_first) || has_answered));
+        let refused = exchange.filter(|_| is_refused);
+        let is_first = refused.is_none_or(|key| self.exchanges[key].attempts.on_refused());
+        let is_free = is_refused && (older > 0 || is_going_away && (is_first || has_answered));
+        let upstream = self.upstreams.endpoint(endpoint).upstream;
         if !is_free {
-            let label = self.upstreams.endpoint(endpoint).label();
-            self.log_throttle
-                .on_no_answer(label, NoAnswer::Reset, cx.now);
+            self.on_failed_request(key, is_refused, cx.now);
         }
         match exchange {
             Some(exchange) if is_free => {
                 self.remove_sent(key, position, cx.now);
                 let attempt = Attempt { link: key, id };
-                self.exchanges[exchange].attempts.on_uncounted_end(attempt);
+                let refused = &mut self.exchanges[exchange];
+                refused.attempts.on_uncounted_end(attempt);
+                if !is_first {
+                    refused.preferences.avoid.insert(upstream);
+                }
                 self.lose_attempt(exchange, attempt, FailureKind::Closed, cx);
             }
             Some(exchange) => {
@@ -96,13 +103,31 @@ impl Proxy {
             None => {
                 self.remove_sent(key, position, cx.now);
                 if !is_free {
-                    let upstream = self.upstreams.endpoint(endpoint).upstream;
                     self.count_failure(upstream, FailureKind::Http2);
                 }
             }
         }
         self.close_if_done(key, cx.outbox);
         self.followups.on_room();
+    }
+
+    /// Handles a request that failed on a link: logs it, and replaces a link that answers none,
+    /// since another one may lead to another server.
+    fn on_failed_request(&mut self, key: LinkKey, is_refused: bool, now: Instant) {
+        let Some(link) = self.upstreams.link_mut(key) else {
+            return;
+        };
+        let endpoint = link.endpoint;
+        if link.on_failed_request(now) {
+            link.drain();
+        }
+        let reason = if is_refused {
+            NoAnswer::Refused
+        } else {
+            NoAnswer::Reset
+        };
+        let label = self.upstreams.endpoint(endpoint).label();
+        self.log_throttle.on_no_answer(label, reason, now);
     }
 
     fn remove_sent(&mut self, key: LinkKey, position: usize, now: Instant) {
@@ -158,8 +183,8 @@ impl Proxy {
 #[cfg(test)]
 mod tests {
     use crate::base::failure::FailureKind;
-    use crate::proxy::ClientTransport;
     use crate::proxy::testing::Scene;
+    use crate::proxy::{ClientTransport, LinkKey};
     use crate::wire::{Header, Rcode};
     use std::time::Duration;
 
@@ -331,5 +356,70 @@ mod tests {
         let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
         proxy.handle_reset(first, id, false, scene.now, outbox);
         assert_eq!(failures(&scene), 1);
+    }
+
+    /// Refuses a query by GOAWAY, or resets its stream, and brings up the links that follow.
+    fn end_request(scene: &mut Scene, (link, query): (LinkKey, Vec<u8>), is_goaway: bool) {
+        let id = Header::parse(&query).unwrap().id;
+        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+        if is_goaway {
+            proxy.handle_draining(link, scene.now, outbox);
+        }
+        proxy.handle_reset(link, id, is_goaway, scene.now, outbox);
+        scene.bring_up();
+    }
+
+    #[test]
+    fn number_of_queries_per_connection_is_learned_from_goaway() {
+        let mut scene = Scene::with(&["-uhttps://192.0.2.1"]);
+        // Each connection takes two queries.
+        let mut open = Vec::new();
+        for letter in b'a'..b'g' {
+            scene.ask(&query_for(letter), ClientTransport::Udp);
+            scene.bring_up();
+            open.append(&mut scene.sent());
+        }
+        let mut sent_by_link: Vec<(LinkKey, usize)> = Vec::new();
+        let mut answered = 0;
+        while !open.is_empty() {
+            scene.outbox.clear();
+            let (link, query) = open.remove(0);
+            let place = sent_by_link.iter().position(|one| one.0 == link);
+            let place = place.unwrap_or(sent_by_link.len());
+            if place == sent_by_link.len() {
+                sent_by_link.push((link, 0));
+            }
+            sent_by_link[place].1 += 1;
+            if sent_by_link[place].1 > 2 {
+                end_request(&mut scene, (link, query), true);
+            } else {
+                answered += scene.reply_to(link, &query);
+                scene.bring_up();
+            }
+            open.append(&mut scene.sent());
+        }
+        assert_eq!(answered, 6);
+        let sent: Vec<usize> = sent_by_link.iter().map(|(_, sent)| *sent).collect();
+        assert_eq!(sent, [6, 2, 2]);
+    }
+
+    #[test]
+    fn connection_that_resets_every_request_is_replaced() {
+        let mut scene = Scene::with(&["-uhttps://192.0.2.1"]);
+        let mut links = Vec::new();
+        for letter in b'a'..b'e' {
+            scene.now += Duration::from_millis(500);
+            scene.ask(&query_for(letter), ClientTransport::Udp);
+            scene.bring_up();
+            while let Some((link, query)) = scene.sent().pop() {
+                links.push(link);
+                scene.outbox.clear();
+                end_request(&mut scene, (link, query), false);
+            }
+            scene.outbox.clear();
+        }
+        let on_first = links.iter().take_while(|link| **link == links[0]);
+        assert_eq!(on_first.count(), 5, "{links:?}");
+        assert_eq!(links.len(), 8);
     }
 }

@@ -119,8 +119,8 @@ impl Upstreams {
         if endpoint.capacity.on_stream_refused(older, now) {
             let label = &endpoint.label();
             log::info!(
-                "upstream {label}: refuses requests beside others on a connection; sending fewer \
-                 at a time for a while"
+                "upstream {label}: refuses concurrent requests; sending fewer at a time on a \
+                 connection"
             );
         }
     }

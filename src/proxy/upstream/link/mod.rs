@@ -1,5 +1,5 @@
 //! The proxy's view of one connection to an upstream: its state and its unanswered queries. Its
-//! timers are in `timers`.
+//! timers are in `timers`, and the state that only HTTP/2 has in `http2`.
 //!
 //! ```text
 //!            comes up             no answer for too long
@@ -14,6 +14,7 @@
 //! retried on other links. A datagram is also a link: it is up at once and takes one query, because
 //! its source port helps to authenticate the answer (RFC 5452, section 4.5).
 
+mod http2;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -33,6 +34,7 @@ use crate::base::time::Instant;
 use crate::config::Scheme;
 use crate::proxy::keys::{EndpointKey, ExchangeKey};
 use crate::wire::query::EdnsLevel;
+use http2::Http2State;
 
 /// The state of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +81,7 @@ pub(in crate::proxy) struct Link {
     probed_beside_at: Option<Instant>,
     /// The idle timeout announced by the peer (RFC 7828).
     keepalive: Option<Duration>,
-    /// The number of queries that the peer allows in flight (HTTP/2).
-    streams_max: usize,
+    http2: Http2State,
 }
 
 impl Link {
@@ -114,7 +115,7 @@ impl Link {
             probed_at: None,
             probed_beside_at: None,
             keepalive: None,
-            streams_max: usize::MAX,
+            http2: Http2State::default(),
         }
     }
 
@@ -144,20 +145,6 @@ impl Link {
     /// Takes no new query, so that the link is closed after its last answer.
     pub(in crate::proxy) fn drain(&mut self) {
         self.limit_queries(self.sent_count);
-    }
-
-    /// Sets the number of queries that the peer allows in flight. A peer that allows none is left.
-    pub(in crate::proxy) fn set_streams_max(&mut self, streams_max: usize) {
-        self.streams_max = streams_max;
-        if streams_max == 0 {
-            self.drain();
-        }
-    }
-
-    /// Returns whether the peer allows another query now, which may be a probe. Unanswered queries
-    /// count even if no exchange waits for them any more.
-    pub(in crate::proxy) fn has_stream(&self) -> bool {
-        self.sent.len() < self.streams_max && !self.is_draining()
     }
 
     /// Returns whether the peer takes no further query.
@@ -341,6 +328,7 @@ impl Link {
         self.newest_answered = self.newest_answered.max(sent_at);
         self.last_answer = Some(now);
         self.answers += 1;
+        self.http2.on_answer();
         self.is_silent = false;
         self.remove_sent(position, now);
         took
