@@ -86,14 +86,17 @@ impl FailureCache {
             .insert(question, failed, |failed| failed.until > now);
     }
 
-    /// Returns the reason of a cached failure, or `None` if the query should be sent.
+    /// Returns the reason of a cached failure, or `None` if the query should be sent. Only a query
+    /// that `may_retest` the question is sent after the failure has expired.
     pub(in crate::proxy) fn recall(
         &self,
         question: Question<'_>,
+        may_retest: bool,
         now: Instant,
     ) -> Option<ExtendedError> {
         let failed = self.failures.get(question)?;
-        (failed.until > now || failed.retested_until > now).then_some(failed.reason)
+        let is_valid = !may_retest || failed.until > now || failed.retested_until > now;
+        is_valid.then_some(failed.reason)
     }
 
     /// Begins a retest if the question of a query that is about to be sent has failed: other
@@ -196,7 +199,7 @@ mod tests {
 
         fn recalls(&mut self, letter: u8, now: f64) -> bool {
             let bytes = [1, letter, 0, 0, 1, 0, 1];
-            self.failures.recall(question(&bytes), at(now)) == Some(REASON)
+            self.failures.recall(question(&bytes), true, at(now)) == Some(REASON)
         }
 
         /// Sends a query, with a deadline of five seconds, if the failure of its question is not
@@ -247,8 +250,13 @@ mod tests {
             .on_failure(question(&failed), by, REASON, at(1.0));
         // HTTPS is type 65, an upper-case letter.
         let https = of_type(b'A');
-        assert_eq!(scene.failures.recall(question(&https), at(1.5)), None);
-        assert!(scene.failures.recall(question(&failed), at(1.5)).is_some());
+        assert_eq!(scene.failures.recall(question(&https), true, at(1.5)), None);
+        assert!(
+            scene
+                .failures
+                .recall(question(&failed), true, at(1.5))
+                .is_some()
+        );
     }
 
     #[test]

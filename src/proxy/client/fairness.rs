@@ -438,7 +438,7 @@ mod tests {
         let error = OVERLOADED.error;
         let failures = &mut scene.proxy.failures;
         failures.on_failure(question, by, error, scene.now);
-        assert!(failures.recall(question, scene.now).is_some());
+        assert!(failures.recall(question, true, scene.now).is_some());
         scene.now += Duration::from_secs(2);
         scene
     }

@@ -333,7 +333,9 @@ impl Proxy {
         if deadline <= cx.now {
             return Err(TOO_LATE);
         }
-        if let Some(reason) = self.failures.recall(request.question, cx.now) {
+        let may_retest = deadline - cx.now >= self.config.timeouts.attempt;
+        let failed = self.failures.recall(request.question, may_retest, cx.now);
+        if let Some(reason) = failed {
             self.probe_for_recovery(request.question, pool, cx);
             return Err(failed_before(reason));
         }
@@ -368,7 +370,7 @@ impl Proxy {
         is_recursive(request.message)
             && self.has_capacity_to_spare()
             && pool.is_some_and(|pool| self.may_hold(request.holder(), pool))
-            && self.failures.recall(request.question, now).is_none()
+            && self.failures.recall(request.question, true, now).is_none()
     }
 
     /// Starts an exchange that refreshes an answer in the cache.

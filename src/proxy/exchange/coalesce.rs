@@ -1,7 +1,7 @@
 //! Coalescing: a query for a question that is already being asked waits for that answer.
 //!
 //! Each query is an exchange of its own with its own deadline, which follows the first exchange. If
-//! the first exchange fails, the newest follower takes its place.
+//! the first exchange fails, the follower with the most time takes its place.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -121,8 +121,10 @@ impl Proxy {
     }
 
     /// Dispatches exchanges that have followed another one, in a follow-up.
-    pub(in crate::proxy) fn dispatch_later(&mut self, followers: Vec<ExchangeKey>) {
-        // The newest exchange has the latest deadline, so that the others can follow it.
+    pub(in crate::proxy) fn dispatch_later(&mut self, mut followers: Vec<ExchangeKey>) {
+        // The others follow the one that has the most time.
+        let exchanges = &self.exchanges;
+        followers.sort_by_key(|key| exchanges.get(*key).map(|one| one.deadline));
         for key in followers.into_iter().rev() {
             self.followups.push(Followup::Dispatch(key));
         }
@@ -132,6 +134,7 @@ impl Proxy {
 #[cfg(test)]
 mod tests {
     use crate::base::origin::ClientProtocol;
+    use crate::proxy::client::admission::NO_ANSWER;
     use crate::proxy::testing::Scene;
     use crate::proxy::{Action, ClientTransport};
     use crate::wire::{Message, Rcode};
@@ -316,27 +319,109 @@ mod tests {
         assert_eq!(scene.answer(), 2);
     }
 
+    const WWW: &[u8] = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03www\0\0\x01\0\x01";
+
+    impl Scene {
+        /// Sends a query for `www` that has little time left.
+        fn offer_late(&mut self, milliseconds_left: u64) {
+            let deadline = self.proxy.config.timeouts.deadline;
+            let waited = deadline.saturating_sub(Duration::from_millis(milliseconds_left));
+            let transport = ClientTransport::Stream {
+                idle: Duration::from_secs(10),
+                received_at: self.now.saturating_sub(waited),
+                protocol: ClientProtocol::Tcp,
+            };
+            self.offer(WWW, transport);
+        }
+
+        /// [`Self::offer_late`], with links that come up at once. Returns the number of queries sent
+        /// upstream.
+        fn ask_late(&mut self, milliseconds_left: u64) -> usize {
+            self.offer_late(milliseconds_left);
+            self.bring_up();
+            self.sent().len()
+        }
+
+        /// Lets time pass. Returns the response codes and the number of queries sent upstream.
+        fn after(&mut self, milliseconds: u64) -> (Vec<Rcode>, usize) {
+            self.outbox.clear();
+            self.now += Duration::from_millis(milliseconds);
+            self.proxy.handle_timeout(self.now, &mut self.outbox);
+            self.bring_up();
+            (self.rcodes(), self.sent().len())
+        }
+    }
+
+    const FAILED: &[Rcode] = &[Rcode::SERVFAIL];
+
     #[test]
     fn failure_of_a_query_that_was_read_late_is_not_cached() {
+        // With a link that is up, and before a link is up.
+        for is_up in [true, false] {
+            let mut scene = Scene::with(ONE);
+            if is_up {
+                scene.ask_for("first", true);
+                assert_eq!(scene.answer(), 1);
+            }
+            scene.offer_late(10);
+            assert_eq!(scene.sent().len(), usize::from(is_up));
+            let link = (!is_up).then(|| scene.opened_last());
+            assert_eq!(scene.after(11).0, FAILED);
+            scene.outbox.clear();
+            if let Some(link) = link {
+                let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+                proxy.handle_link_up(link, false, scene.now, outbox);
+            }
+            assert_eq!((scene.ask_for("www", true), scene.answer()), (1, 1));
+        }
+    }
+
+    #[test]
+    fn follower_with_the_most_time_takes_the_lead() {
         let mut scene = scene(ONE);
         assert_eq!(scene.answer(), 1);
-        let received_at = scene.now;
-        let deadline = scene.proxy.config.timeouts.deadline;
-        scene.now += deadline.saturating_sub(Duration::from_millis(10));
-        let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03www\0\0\x01\0\x01";
-        let transport = ClientTransport::Stream {
-            idle: Duration::from_secs(10),
-            received_at,
-            protocol: ClientProtocol::Tcp,
-        };
-        assert!(scene.offer(query, transport));
-        assert_eq!(scene.sent().len(), 1);
+        assert_eq!(scene.ask_late(50), 1);
+        assert_eq!((scene.ask_for("www", true), scene.ask_late(80)), (0, 0));
+        assert_eq!(scene.after(51), (FAILED.to_vec(), 1));
+        let sent = scene.sent();
+        // The query of the new leader stays when the time of its follower has passed.
+        assert_eq!(scene.after(30), (FAILED.to_vec(), 0));
         scene.outbox.clear();
-        scene.now += Duration::from_millis(11);
-        scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
-        assert_eq!(scene.rcodes(), [Rcode::SERVFAIL]);
+        assert_eq!(scene.reply_to(sent[0].0, &sent[0].1), 1);
+    }
+
+    #[test]
+    fn error_is_not_shared_if_a_late_query_had_no_time_for_another_upstream() {
+        let mut scene = scene(&["-u192.0.2.1", "-u192.0.2.2", "--policy=ordered"]);
+        assert_eq!(scene.answer(), 1);
+        assert_eq!(scene.ask_late(50), 1);
+        let (link, mut error) = scene.sent().remove(0);
+        assert_eq!(scene.ask_for("www", true), 0);
+        error.truncate(Message::parse(&error).unwrap().records_start());
+        (error[2], error[3], error[11]) = (0x81, 0x82, 0);
         scene.outbox.clear();
-        assert_eq!((scene.ask_for("www", true), scene.answer()), (1, 1));
+        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+        proxy.handle_reply(link, &error, scene.now, outbox);
+        scene.bring_up();
+        assert_eq!((scene.rcodes(), scene.sent().len()), (vec![], 1));
+        // The follower has more time and is sent again.
+        assert_eq!(scene.after(51), (FAILED.to_vec(), 1));
+        assert_eq!(scene.ask_for("www", true), 0);
+    }
+
+    #[test]
+    fn query_that_is_read_late_does_not_retest_a_question() {
+        let mut scene = scene(ONE);
+        assert_eq!(scene.answer(), 1);
+        let question = Message::parse(WWW).unwrap().question().unwrap();
+        let by = (scene.proxy.routes.main_pool(), scene.now);
+        let failures = &mut scene.proxy.failures;
+        failures.on_failure(question, by, NO_ANSWER, scene.now);
+        // The failure has expired.
+        scene.after(2_000);
+        assert_eq!((scene.ask_late(50), scene.rcodes()), (0, FAILED.to_vec()));
+        scene.outbox.clear();
+        assert_eq!(scene.ask_for("www", true), 1);
     }
 
     #[test]

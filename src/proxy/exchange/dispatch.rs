@@ -37,6 +37,11 @@ impl Proxy {
         if !self.coalesce(key, cx.now) {
             self.upstreams.rotate_ranking(self.exchanges[key].pool);
             let exchange = &mut self.exchanges[key];
+            // It waited before it was read, or followed another query.
+            if exchange.deadline - cx.now < self.config.timeouts.attempt && exchange.is_for_answer()
+            {
+                exchange.retry.set_late();
+            }
             let remembered = if self.bad_answers.is_empty() {
                 UpstreamSet::default()
             } else {

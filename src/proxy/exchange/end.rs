@@ -35,7 +35,8 @@ impl Proxy {
     /// Ends a query without a final answer. Delivers its fallback response if there is one;
     /// otherwise responds with a stale answer, or with SERVFAIL and the reason.
     pub(in crate::proxy) fn fail(&mut self, key: ExchangeKey, outcome: Outcome, cx: &mut Cx<'_>) {
-        if self.exchanges[key].is_parked() {
+        let exchange = &self.exchanges[key];
+        if exchange.is_parked() || exchange.retry.is_late() {
             self.fail_alone_for_time(key);
         }
         let exchange = &mut self.exchanges[key];
@@ -55,14 +56,10 @@ impl Proxy {
         let failure = failure.or_else(|| self.last_failure(pool, cx.now));
         let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
         let exchange = &self.exchanges[key];
-        // A follower asked no upstream: the exchange that it follows may still get an answer. A
-        // query that waited before it was read may have had too little time.
-        let has_no_time = outcome == Outcome::TimedOut
-            && exchange.deadline - exchange.asked_at < self.config.timeouts.attempt;
+        // A follower asked no upstream: the exchange that it follows may still get an answer.
         if matches!(purpose, Purpose::Client { .. } | Purpose::Cache)
             && exchange.coalescing != Coalescing::Following
-            && !exchange.is_parked()
-            && !has_no_time
+            && !exchange.retry.fails_alone()
         {
             let (question, by) = (exchange.query.question(), (pool, exchange.asked_at));
             self.failures.on_failure(question, by, error, cx.now);

@@ -49,6 +49,8 @@ pub(in crate::proxy) struct RetryState {
     is_stream_fallback: bool,
     /// A failure is due to the time or the room of this query alone.
     fails_alone: bool,
+    /// The query was first sent with less time left than an attempt may take.
+    is_late: bool,
 }
 
 /// The retry state of an exchange, allocated when it is first changed.
@@ -129,7 +131,18 @@ impl Retry {
     /// Returns whether a failure is due to the time or the room of this query alone, so that it is
     /// not cached.
     pub(in crate::proxy) fn fails_alone(&self) -> bool {
-        self.0.as_ref().is_some_and(|state| state.fails_alone)
+        let state = self.0.as_ref();
+        state.is_some_and(|state| state.fails_alone || state.is_late)
+    }
+
+    /// Returns whether the query was first sent with less time left than an attempt may take.
+    pub(in crate::proxy) fn is_late(&self) -> bool {
+        self.0.as_ref().is_some_and(|state| state.is_late)
+    }
+
+    /// Records that the query is first sent with less time left than an attempt may take.
+    pub(in crate::proxy) fn set_late(&mut self) {
+        self.state().is_late = true;
     }
 
     /// Records that a failure is due to the time or the room of this query alone.

@@ -123,6 +123,17 @@ enum AskerLimit {
     Room(Option<Subscriber>),
 }
 
+/// The limit because of which an answer is not validated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AnswerLimit {
+    /// There is no room beside the answers of other clients.
+    Room,
+    /// There is never room for an answer of its length.
+    Len,
+    /// The answer has too many records, or malformed ones.
+    Records,
+}
+
 /// A question of our own.
 #[derive(Debug)]
 struct OwnQuestion {
@@ -426,11 +437,14 @@ impl Proxy {
             _ => Subject::Answer,
         };
         let len = answer.bytes().len();
-        let has_room = self.make_room_to_verify(key, len, cx);
-        let validation = || Validation::new(answer.bytes().into(), subject).ok();
-        let Some(validation) = has_room.then(validation).flatten() else {
-            // Another upstream's answer would not have room either.
-            return self.on_limit(key, answer, (source, !has_room), cx);
+        if !self.may_have_room_to_verify(key, len) {
+            return self.on_limit(key, answer, (source, AnswerLimit::Len), cx);
+        }
+        if !self.make_room_to_verify(key, len, cx) {
+            return self.on_limit(key, answer, (source, AnswerLimit::Room), cx);
+        }
+        let Ok(validation) = Validation::new(answer.bytes().into(), subject) else {
+            return self.on_limit(key, answer, (source, AnswerLimit::Records), cx);
         };
         let validator = self.validator.as_mut().expect("the validator is on");
         validator.parked += 1;

@@ -149,6 +149,13 @@ impl Validator {
 }
 
 impl Proxy {
+    /// Returns whether there may be room to verify an answer of this length to an exchange, if no
+    /// other answer has any.
+    pub(super) fn may_have_room_to_verify(&self, key: ExchangeKey, len: usize) -> bool {
+        let is_for_answer = self.exchanges[key].is_for_answer();
+        RoomUse::most_beside(is_for_answer, len, &self.config.limits).is_some()
+    }
+
     /// Makes room to verify an answer of this length to an exchange. As long as there is no room,
     /// the client whose answers take most gives up its newest one that is being verified. Returns
     /// `false` if that is the answer itself.

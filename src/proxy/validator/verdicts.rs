@@ -1,7 +1,7 @@
 //! The effects of a verdict: known zones, denial cache, response, log and metrics.
 
 use super::room::client_of;
-use super::{AskerLimit, BOGUS_OF_ONE, Parked, ROOT};
+use super::{AnswerLimit, AskerLimit, BOGUS_OF_ONE, Parked, ROOT};
 use crate::base::time::Instant;
 use crate::config::DnssecMode;
 use crate::dnssec::validation::{SecurityKind, SecurityStatus};
@@ -99,15 +99,18 @@ impl Proxy {
         &mut self,
         key: ExchangeKey,
         answer: &Message<'_>,
-        (source, is_last): (AnswerSource, bool),
+        (source, limit): (AnswerSource, AnswerLimit),
         cx: &mut Cx<'_>,
     ) {
+        // The answer of another upstream would not have room either.
+        let is_last = limit != AnswerLimit::Records;
+        let lacks_room = limit == AnswerLimit::Room;
         let exchange = &mut self.exchanges[key];
         let question = exchange.query.question();
         let problem = Problem::limit_reached(question.name(), question.rr_type());
         if let Purpose::Validation { client, .. } = exchange.purpose {
             let questions = self.validator.iter_mut().flat_map(|it| &mut it.questions);
-            for question in questions.filter(|it| is_last && it.exchange == key) {
+            for question in questions.filter(|it| lacks_room && it.exchange == key) {
                 question.limit = Some(AskerLimit::Room(client));
             }
             if is_last || !self.asks_elsewhere_for_records(key, &source, cx) {
@@ -121,7 +124,7 @@ impl Proxy {
         let is_on = self.is_validation_on();
         self.report(&problem, is_on, cx.now);
         if is_on {
-            if is_last {
+            if lacks_room {
                 let client = client_of(&self.exchanges[key]);
                 self.fail_at_limit(key, AskerLimit::Room(client));
             }

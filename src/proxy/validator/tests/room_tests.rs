@@ -302,3 +302,22 @@ fn answer_that_never_has_room_evicts_no_other() {
     let responses = clients.ask(2_000, 2, "huge.costly");
     assert_eq!(responses, [(2_000, Rcode::SERVFAIL)]);
 }
+
+#[test]
+fn answer_that_never_has_room_is_fetched_once_for_all_clients() {
+    let mut clients = TestClients::warm(ON, |limits| limits.validations_held = 91 << 10);
+    clients.add_signed("huge.costly");
+    clients.lengthen("huge.costly", Type::A, 100);
+    clients.holds = |text| text == "huge.costly./A";
+    for client in 1..20 {
+        let id = 1_000 + u16::from(client);
+        assert_eq!(clients.ask(id, client, "huge.costly"), []);
+    }
+    clients.release();
+    assert_eq!(std::mem::take(&mut clients.responses).len(), 19);
+    // The failure is cached.
+    assert_eq!(clients.ask(1, 1, "huge.costly"), [(1, Rcode::SERVFAIL)]);
+    let sent = clients.world.sent.iter();
+    let fetches = sent.filter(|(text, _)| text == "huge.costly./A").count();
+    assert_eq!(fetches, 1);
+}

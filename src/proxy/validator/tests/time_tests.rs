@@ -1,5 +1,6 @@
 //! Upstreams that answer late, or that fail for some time.
 
+use super::clients::TestClients;
 use super::*;
 use crate::base::failure::FailureKind;
 use crate::dnssec::testing::{COSTLY, Costly, message_with};
@@ -305,4 +306,38 @@ fn follower_has_its_own_time_with_a_second_upstream() {
     }
     timeline.run(timeline.after(20_000), &delay);
     assert_eq!(timeline.rcode(2), Some(Rcode::NOERROR));
+}
+
+/// The answer of a client is given up for lack of room shortly before the end of its time.
+#[test]
+fn failure_of_a_follower_that_is_sent_late_is_not_cached() {
+    let mut clients = TestClients::new(ON, |limits| limits.validations = 16);
+    clients.learn("www.nsec3.tld1");
+    for id in 0..10 {
+        clients.add_signed(&format!("n{id}.costly"));
+    }
+    clients.holds = |text| text == "costly./DNSKEY";
+    let start = clients.world.scene.now;
+    for id in 0..8 {
+        assert_eq!(clients.ask(id, 1, &format!("n{id}.costly")), []);
+    }
+    assert_eq!(clients.ask(100, 2, "n7.costly"), []);
+    for turn in 1..=94 {
+        clients.turn(start + Duration::from_millis(50 * turn));
+    }
+    assert_eq!(clients.responses, []);
+    clients.holds = |text| text == "costly./DNSKEY" || text == "n7.costly./A";
+    let responses = clients.ask(101, 3, "n9.costly");
+    assert!(responses.contains(&(7, Rcode::SERVFAIL)), "{responses:?}");
+    for turn in 1..=30 {
+        clients.turn(start + Duration::from_millis(4_700 + 10 * turn));
+    }
+    assert!(clients.responses.contains(&(100, Rcode::SERVFAIL)));
+    clients.responses.clear();
+    clients.release();
+    clients.verify_all();
+    let responses = clients.ask(3_000, 4, "n7.costly");
+    clients.responses.extend(responses);
+    clients.turns_until(3_000);
+    assert!(clients.responses.contains(&(3_000, Rcode::NOERROR)));
 }
