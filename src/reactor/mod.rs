@@ -27,6 +27,7 @@ mod export;
 mod file_watch;
 mod idle_clients;
 mod input;
+mod late_acknowledgements;
 mod late_listeners;
 mod lifecycle;
 mod listen;
@@ -62,6 +63,7 @@ use costly_steps::CostlySteps;
 use export::dnstap::Tap;
 use export::otlp::Traces;
 use file_watch::FileWatch;
+use late_acknowledgements::LateAcknowledgements;
 use late_listeners::LateListeners;
 use listen::{Opened, Service, listen_everywhere};
 use moderation::Moderation;
@@ -126,6 +128,7 @@ pub struct Reactor<N: Net> {
     /// Runnable listeners. They run last, because clients that close free slots for new ones.
     accepting: Vec<Key>,
     unflushed: Vec<Key>,
+    acknowledgements: LateAcknowledgements,
     /// The number of actions performed in this turn.
     performed: usize,
     moderation: Moderation,
@@ -205,6 +208,7 @@ impl<N: Net> Reactor<N> {
             costly_sessions: CostlySteps::default(),
             accepting: Vec::new(),
             unflushed: Vec::new(),
+            acknowledgements: LateAcknowledgements::default(),
             performed: 0,
             moderation: Moderation::new(now),
             reads_http2: false,
@@ -348,6 +352,7 @@ impl<N: Net> Reactor<N> {
             self.clients.next_expiry(),
             self.http_clients.next_expiry(),
             self.accept_pause.until(),
+            self.acknowledgements.due(),
             self.late_listeners.retry_at(),
             self.parking.next_at(),
             self.tap.as_ref().and_then(Tap::next_due),
@@ -383,6 +388,7 @@ impl<N: Net> Reactor<N> {
         if self.proxy.poll_timeout().is_some_and(|at| at <= self.now) {
             self.proxy.handle_timeout(self.now, &mut self.outbox);
         }
+        self.send_due_acknowledgements();
         self.close_idle_clients();
         self.close_idle_http();
         self.retry_listeners();

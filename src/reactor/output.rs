@@ -213,6 +213,8 @@ impl<N: Net> Reactor<N> {
                 if flushed.is_ok() && stream.is_connected_only() {
                     self.proxy.handle_link_connected(*link);
                 }
+                let is_owed = stream.owes_acknowledgement();
+                self.acknowledgements.set(key, is_owed, now);
                 flushed
             }
             Session::Tap(stream) => stream.flush(scratch),

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use super::acknowledgement::Acknowledgement;
 use super::stream::UpstreamEvent;
 use crate::base::failure::{Failure, FailureKind};
 use crate::config::upstream::HTTPS_PORT;
@@ -29,9 +30,6 @@ const LIMITS: Http2Limits = Http2Limits {
 /// The status code of a response with a DNS message (RFC 8484, section 4.2.1).
 const OK: u16 = 200;
 
-/// Maximum number of awaited replies for which an acknowledgement is sent at once.
-const FEW: usize = 3;
-
 /// An HTTP/2 connection to an upstream over `S`.
 pub struct UpstreamHttp2<S> {
     transport: Transport<S>,
@@ -42,7 +40,7 @@ pub struct UpstreamHttp2<S> {
     /// Queries, with their ids, for which there is no stream yet.
     waiting: VecDeque<Box<[u8]>>,
     is_up: bool,
-    has_unacknowledged: bool,
+    acknowledgement: Acknowledgement,
     /// The number of streams that the upstream allows, as reported last.
     streams_max: usize,
 }
@@ -115,7 +113,7 @@ impl<S: Stream> UpstreamHttp2<S> {
             body: Vec::new(),
             waiting: VecDeque::new(),
             is_up: false,
-            has_unacknowledged: false,
+            acknowledgement: Acknowledgement::default(),
             streams_max: usize::MAX,
         };
         session.send_output();
@@ -155,7 +153,9 @@ impl<S: Stream> UpstreamHttp2<S> {
             match received {
                 Received::Some(len) => {
                     bytes += len;
-                    self.has_unacknowledged = self.is_up;
+                    if self.is_up {
+                        self.acknowledgement.on_received();
+                    }
                 }
                 Received::Nothing => return Ok(Step::Drained),
                 Received::End => return Err(FailureKind::Closed.into()),
@@ -247,12 +247,23 @@ impl<S: Stream> UpstreamHttp2<S> {
     /// are awaited. The connection ends after an error.
     pub fn flush(&mut self, scratch: &mut Scratch, awaited: usize) -> Result<(), Failure> {
         self.send_output();
-        let taken = self.transport.flush(scratch)?;
-        let has_unacknowledged = std::mem::take(&mut self.has_unacknowledged);
-        if taken == 0 && has_unacknowledged && (1..=FEW).contains(&awaited) {
+        let sent = self.transport.flush(scratch)?;
+        if self.acknowledgement.on_sent(sent, awaited, false) {
             self.transport.stream().acknowledge();
         }
         Ok(())
+    }
+
+    /// Returns whether received data is to be acknowledged soon, if no query follows.
+    pub fn owes_acknowledgement(&self) -> bool {
+        self.acknowledgement.is_owed()
+    }
+
+    /// Acknowledges received data, unless that is no longer necessary.
+    pub fn acknowledge(&mut self) {
+        if self.acknowledgement.take() {
+            self.transport.stream().acknowledge();
+        }
     }
 
     /// Sends the end of the stream to the peer.

@@ -1,5 +1,6 @@
 //! Sessions of upstreams: a UDP socket for one query, and a TCP, TLS or HTTP/2 connection.
 
+mod acknowledgement;
 pub mod datagram;
 pub mod http2;
 pub mod stream;
@@ -81,6 +82,22 @@ impl<S: Stream> UpstreamConnection<S> {
         match self {
             Self::Stream(stream) => stream.flush(scratch, awaited),
             Self::Http2(http2) => http2.flush(scratch, awaited),
+        }
+    }
+
+    /// See [`UpstreamStream::owes_acknowledgement`].
+    pub fn owes_acknowledgement(&self) -> bool {
+        match self {
+            Self::Stream(stream) => stream.owes_acknowledgement(),
+            Self::Http2(http2) => http2.owes_acknowledgement(),
+        }
+    }
+
+    /// See [`UpstreamStream::acknowledge`].
+    pub fn acknowledge(&mut self) {
+        match self {
+            Self::Stream(stream) => stream.acknowledge(),
+            Self::Http2(http2) => http2.acknowledge(),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::ops::ControlFlow;
 
+use super::acknowledgement::Acknowledgement;
 use crate::base::failure::{Failure, FailureKind};
 use crate::session::transport::{Received, TlsSession, Transport};
 use crate::session::{Scratch, Step, Stream};
@@ -47,8 +48,7 @@ pub struct UpstreamStream<S> {
     transport: Transport<S>,
     deframer: Deframer,
     is_up: bool,
-    /// Received data may still be unacknowledged.
-    has_unacknowledged: bool,
+    acknowledgement: Acknowledgement,
     /// The last read completed no message.
     is_part: bool,
     /// The number of bytes of an incomplete message that start the next check of its frame.
@@ -61,10 +61,6 @@ pub struct UpstreamStream<S> {
 /// right behind a message, are a sign that the stream is misread.
 const EMPTY_FRAMES_MAX: u8 = 3;
 
-/// Maximum number of awaited replies for which an acknowledgement is sent at once. With more, the
-/// next query follows soon, and replies arrive together.
-const FEW: usize = 3;
-
 impl<S: Stream> UpstreamStream<S> {
     /// Creates the session of a new transport.
     pub fn new(transport: Transport<S>) -> Self {
@@ -72,7 +68,7 @@ impl<S: Stream> UpstreamStream<S> {
             transport,
             deframer: Deframer::default(),
             is_up: false,
-            has_unacknowledged: false,
+            acknowledgement: Acknowledgement::default(),
             is_part: false,
             check_from: HEADER_LEN,
             empty_frames: 0,
@@ -127,7 +123,9 @@ impl<S: Stream> UpstreamStream<S> {
             match received {
                 Received::Some(len) => {
                     bytes += len;
-                    self.has_unacknowledged = self.is_up;
+                    if self.is_up {
+                        self.acknowledgement.on_received();
+                    }
                     self.is_part = is_part;
                     if !is_part {
                         self.check_from = HEADER_LEN;
@@ -187,17 +185,24 @@ impl<S: Stream> UpstreamStream<S> {
 
     /// Sends queued data, as far as the socket accepts it. `awaited` is the number of replies that
     /// are awaited. The connection ends after an error.
-    ///
-    /// A peer with more data to send may wait until earlier data is acknowledged (RFC 896): after a
-    /// session ticket, the length of a message or the reply to another query. By default the kernel
-    /// sends the acknowledgement with the next query, and every reply may arrive one query late.
     pub fn flush(&mut self, scratch: &mut Scratch, awaited: usize) -> Result<(), Failure> {
-        let taken = self.transport.flush(scratch)?;
-        let has_unacknowledged = std::mem::take(&mut self.has_unacknowledged);
-        if taken == 0 && has_unacknowledged && (self.is_part || (1..=FEW).contains(&awaited)) {
+        let sent = self.transport.flush(scratch)?;
+        if self.acknowledgement.on_sent(sent, awaited, self.is_part) {
             self.transport.stream().acknowledge();
         }
         Ok(())
+    }
+
+    /// Returns whether received data is to be acknowledged soon, if no query follows.
+    pub fn owes_acknowledgement(&self) -> bool {
+        self.acknowledgement.is_owed()
+    }
+
+    /// Acknowledges received data, unless that is no longer necessary.
+    pub fn acknowledge(&mut self) {
+        if self.acknowledgement.take() {
+            self.transport.stream().acknowledge();
+        }
     }
 
     /// Sends the end of the stream to the peer.
@@ -257,7 +262,12 @@ mod tests {
         // The reply to one query of two, the reply to one query of many, and a reply that a query
         // acknowledges.
         assert_eq!((turn(&bytes, 0, 1), turn(b"", 0, 1)), (2, 2));
-        assert_eq!((turn(&bytes, 0, FEW + 1), turn(&bytes, 1, 2)), (2, 2));
+        assert_eq!((turn(&bytes, 0, 9), turn(&bytes, 1, 2)), (2, 2));
+        // Later, if no query has followed.
+        assert_eq!(turn(&bytes, 0, 9), 2);
+        stream.acknowledge();
+        stream.acknowledge();
+        assert_eq!(pipe.acknowledged(), 3);
     }
 
     /// Returns a reply to a query for the name "a", without records.
