@@ -107,6 +107,8 @@ pub(super) struct Validator {
     /// The number of answers that are being validated, and their bytes.
     parked: usize,
     held: usize,
+    /// The number of searches for the clients that need an answer.
+    searches: u32,
 }
 
 /// A limit of the answer for which a question of our own was asked. Other answers that wait for the
@@ -187,6 +189,8 @@ pub(super) struct Parked {
     questions_until: Instant,
     /// The limit because of which a question has no answer.
     limit: Option<AskerLimit>,
+    /// The last search for clients that has found this answer.
+    found_by: u32,
 }
 
 /// Returns the bytes of the cache size that the known zones and the denial cache have.
@@ -243,6 +247,7 @@ impl Validator {
             cost_left: config.limits.signatures_per_turn,
             parked: 0,
             held: 0,
+            searches: 0,
         }))
     }
 
@@ -470,6 +475,7 @@ impl Proxy {
             source,
             questions_until: cx.now + time_left,
             limit: None,
+            found_by: 0,
         }));
         let abandoned = Abandoned {
             question: QuestionHash::of(exchange.query.question()),

@@ -6,8 +6,6 @@
 //! table of questions is full, the client that holds most of it gives up its newest answer or
 //! question (max-min fairness). Everything without a client counts as the share of one client.
 
-use std::collections::BTreeMap;
-
 use super::{AskerLimit, Validator};
 use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
@@ -129,14 +127,33 @@ fn largest_holder(
     shares: impl Iterator<Item = (Option<Subscriber>, usize)>,
     own: Option<Subscriber>,
 ) -> Option<Subscriber> {
-    let mut share_by_client = BTreeMap::new();
+    let mut share_by_client = ClientCounts::default();
     for (client, share) in shares {
-        *share_by_client.entry(client).or_insert(0) += share;
+        share_by_client.add(client, share);
     }
-    let largest = share_by_client
-        .into_iter()
-        .max_by_key(|(client, share)| (*share, *client == own));
+    let shares = share_by_client.0.into_iter();
+    let largest = shares.max_by_key(|(client, share)| (*share, *client == own));
     largest.map_or(own, |(client, _)| client)
+}
+
+/// A number for each client, in the order of the clients.
+#[derive(Debug, Default)]
+pub(super) struct ClientCounts(Vec<(Option<Subscriber>, usize)>);
+
+impl ClientCounts {
+    /// Adds to the number of a client.
+    pub(super) fn add(&mut self, client: Option<Subscriber>, more: usize) {
+        match self.0.binary_search_by_key(&client, |(one, _)| *one) {
+            Ok(place) => self.0[place].1 += more,
+            Err(place) => self.0.insert(place, (client, more)),
+        }
+    }
+
+    /// Returns the number of a client.
+    pub(super) fn get(&self, client: Option<Subscriber>) -> usize {
+        let place = self.0.binary_search_by_key(&client, |(one, _)| *one);
+        place.map_or(0, |place| self.0[place].1)
+    }
 }
 
 impl Validator {
