@@ -75,8 +75,14 @@ impl ConnectionCapacity {
     /// Time for which a number of queries is used that only one close has shown.
     const ASSUMED: Duration = Duration::from_secs(10);
 
-    /// The maximum idle time of a connection that was closed for another reason than being idle.
+    /// The maximum time between the last answer and a close that loses queries because of the
+    /// number of answers.
     pub(super) const SOON: Duration = Duration::from_secs(1);
+
+    /// The same for a close that loses no query. A server closes together with the last answer;
+    /// later, the connection may be idle for too long: unbound with many connections closes one
+    /// after 200 ms.
+    const AT_ONCE: Duration = Duration::from_millis(50);
 
     /// Time for which a learned number of connections is used before more are tried. A query may
     /// have ended the connection instead, so one close is used for a short time, which doubles up
@@ -114,7 +120,12 @@ impl ConnectionCapacity {
         } = close;
         // Connections that end in one event, such as a restart, count once.
         let is_same_event = |(_, at): (usize, Instant)| opened_at < at;
-        let shows_number = answers > 0 && since_answer < Self::SOON && at > self.explained_until;
+        let soon = if owes_answers {
+            Self::SOON
+        } else {
+            Self::AT_ONCE
+        };
+        let shows_number = answers > 0 && since_answer < soon && at > self.explained_until;
         if !shows_number || self.last_close.is_some_and(is_same_event) {
             return;
         }
@@ -324,13 +335,15 @@ mod tests {
     #[test]
     fn close_of_an_idle_connection_sets_no_limit() {
         let mut capacity = ConnectionCapacity::default();
-        for second in 0..5 {
-            capacity.on_closed(
-                close(1, Duration::from_secs(10), false, at(second), at(second)),
-                at(second),
-            );
+        // A long idle timeout, and a short one.
+        for idle in [10_000, 200] {
+            for second in 0..5 {
+                let idle = Duration::from_millis(idle);
+                let close = close(1, idle, false, at(second), at(second));
+                capacity.on_closed(close, at(second));
+            }
+            assert_eq!(capacity.queries_max(at(5)), usize::MAX);
         }
-        assert_eq!(capacity.queries_max(at(5)), usize::MAX);
     }
 
     #[test]

@@ -114,11 +114,13 @@ impl Proxy {
     /// Handles a request that failed on a link: logs it, and replaces a link that answers none,
     /// since another one may lead to another server.
     fn on_failed_request(&mut self, key: LinkKey, is_refused: bool, now: Instant) {
-        let Some(link) = self.upstreams.link_mut(key) else {
+        let Some(endpoint) = self.upstreams.link(key).map(Link::endpoint_key) else {
             return;
         };
-        let endpoint = link.endpoint;
-        if link.on_failed_request(now) {
+        let has_working = self.upstreams.has_working_link_beside(key, endpoint);
+        if let Some(link) = self.upstreams.link_mut(key)
+            && link.on_failed_request(has_working, now)
+        {
             link.drain();
         }
         let reason = if is_refused {

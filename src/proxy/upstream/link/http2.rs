@@ -7,7 +7,7 @@ use crate::base::time::Instant;
 use crate::proxy::upstream::capacity::ConnectionClose;
 
 /// The number of requests in a row that fail before the link is replaced, and the minimum age of
-/// the link, which limits the number of new connections.
+/// the link if no other one works, which limits the number of new connections.
 const FAILED_REQUESTS_MAX: usize = 3;
 const REPLACED_AFTER: Duration = Duration::from_secs(1);
 
@@ -65,12 +65,13 @@ impl Link {
         self.sent.len() < self.http2.streams_max && !self.is_draining()
     }
 
-    /// Records that the peer refused or reset a request. Returns whether the link is to be
-    /// replaced.
-    pub(in crate::proxy) fn on_failed_request(&mut self, now: Instant) -> bool {
+    /// Records that the peer refused or reset a request, and whether the endpoint has another link
+    /// that works. Returns whether this link is to be replaced.
+    pub(in crate::proxy) fn on_failed_request(&mut self, has_working: bool, now: Instant) -> bool {
         self.http2.failed_requests += 1;
         let is_old = now - self.up_since >= REPLACED_AFTER;
-        is_old && self.http2.failed_requests >= FAILED_REQUESTS_MAX
+        let is_replaceable = is_old || has_working;
+        is_replaceable && self.http2.failed_requests >= FAILED_REQUESTS_MAX
     }
 
     /// Returns the close of this link after a GOAWAY that refuses all queries but the answered ones
