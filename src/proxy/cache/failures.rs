@@ -86,8 +86,8 @@ impl FailureCache {
             .insert(question, failed, |failed| failed.until > now);
     }
 
-    /// Returns the reason of a cached failure, or `None` if the query should be sent. Only a query
-    /// that `may_retest` the question is sent after the failure has expired.
+    /// Returns the reason of a cached failure, or `None` if the query should be sent. For a while
+    /// after the failure has expired, only a query that `may_retest` the question is sent.
     pub(in crate::proxy) fn recall(
         &self,
         question: Question<'_>,
@@ -95,8 +95,12 @@ impl FailureCache {
         now: Instant,
     ) -> Option<ExtendedError> {
         let failed = self.failures.get(question)?;
-        let is_valid = !may_retest || failed.until > now || failed.retested_until > now;
-        is_valid.then_some(failed.reason)
+        let until = if may_retest {
+            failed.until
+        } else {
+            failed.until + self.pause_max
+        };
+        (until > now || failed.retested_until > now).then_some(failed.reason)
     }
 
     /// Begins a retest if the question of a query that is about to be sent has failed: other

@@ -295,7 +295,10 @@ impl Proxy {
             }
             Err(refusal) => match stale {
                 Some(entry) if refusal.rcode == Rcode::SERVFAIL => {
-                    self.cache.on_stale_served(entry, cx.now);
+                    // Other refusals are due to this query or its client alone.
+                    if refusal.outcome == Outcome::UpstreamFailed {
+                        self.cache.on_stale_served(entry, cx.now);
+                    }
                     self.answer_from_cache(request, entry, Outcome::Stale, cx);
                 }
                 _ => self.refuse(request.client, request.asked, &refusal, cx),

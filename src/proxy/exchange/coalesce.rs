@@ -424,6 +424,84 @@ mod tests {
         assert_eq!(scene.ask_for("www", true), 1);
     }
 
+    impl Scene {
+        /// Passes a reply without records to the first query that was sent.
+        fn reply_first(&mut self, flags: [u8; 2]) {
+            let (link, mut reply) = self.sent().remove(0);
+            reply.truncate(Message::parse(&reply).unwrap().records_start());
+            (reply[2], reply[3], reply[11]) = (flags[0], flags[1], 0);
+            self.outbox.clear();
+            let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+            proxy.handle_reply(link, &reply, self.now, outbox);
+            self.bring_up();
+        }
+    }
+
+    #[test]
+    fn error_of_every_upstream_is_cached_and_shared_after_a_late_query() {
+        let mut scene = scene(ONE);
+        assert_eq!(scene.answer(), 1);
+        assert_eq!(scene.ask_late(1_000), 1);
+        let sent = scene.sent();
+        assert_eq!(scene.ask_late(1_500), 0);
+        scene.outbox.clear();
+        scene.outbox.send(sent[0].0, |out| out.extend(&sent[0].1));
+        scene.reply_first([0x81, 0x82]);
+        assert_eq!(scene.rcodes(), [Rcode::SERVFAIL; 2]);
+        scene.outbox.clear();
+        assert_eq!(
+            (scene.ask_for("www", true), scene.rcodes()),
+            (0, FAILED.to_vec())
+        );
+    }
+
+    #[test]
+    fn truncated_answer_to_a_late_query_is_no_failure_for_all() {
+        let mut scene = scene(&["-u192.0.2.1", "-u192.0.2.2", "--policy=ordered"]);
+        assert_eq!(scene.answer(), 1);
+        assert_eq!(scene.ask_late(50), 1);
+        scene.reply_first([0x83, 0x80]);
+        assert_eq!(scene.sent().len(), 1);
+        assert_eq!(scene.after(51).0, FAILED);
+        scene.outbox.clear();
+        assert_eq!((scene.ask_for("www", true), scene.rcodes()), (1, vec![]));
+    }
+
+    #[test]
+    fn late_query_does_not_extend_the_use_of_a_stale_answer() {
+        // A query that is sent, and one whose time has passed.
+        for milliseconds_left in [10, 0] {
+            let mut scene = scene(ONE);
+            assert_eq!(scene.answer(), 1);
+            assert_eq!((scene.ask_for("www", true), scene.answer()), (1, 1));
+            for _ in 0..8 {
+                scene.after(10_000);
+                scene.ask_for("first", true);
+                scene.answer();
+            }
+            scene.outbox.clear();
+            scene.ask_late(milliseconds_left);
+            while scene.rcodes().is_empty() {
+                scene.after(11);
+            }
+            assert_eq!(scene.rcodes(), [Rcode::NOERROR]);
+            scene.after(100);
+            assert_eq!(scene.ask_for("www", true), 1, "{milliseconds_left}");
+        }
+    }
+
+    #[test]
+    fn failure_of_long_ago_does_not_fail_a_late_query() {
+        let mut scene = scene(ONE);
+        assert_eq!(scene.answer(), 1);
+        let question = Message::parse(WWW).unwrap().question().unwrap();
+        let by = (scene.proxy.routes.main_pool(), scene.now);
+        let failures = &mut scene.proxy.failures;
+        failures.on_failure(question, by, NO_ANSWER, scene.now);
+        scene.after(100_000);
+        assert_eq!((scene.ask_late(1_900), scene.rcodes()), (1, vec![]));
+    }
+
     #[test]
     fn many_leaders_leave_no_memory_behind() {
         let mut scene = scene(ONE);

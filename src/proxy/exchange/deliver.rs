@@ -28,7 +28,7 @@ impl Proxy {
         };
         let question = exchange.query.question();
         if is_truncated(answer) {
-            if exchange.has_error() {
+            if exchange.has_error() && !exchange.retry.fails_alone() {
                 let by = (exchange.pool, exchange.asked_at);
                 self.failures.on_failure(question, by, TRUNCATED, cx.now);
             }

@@ -36,7 +36,8 @@ impl Proxy {
     /// otherwise responds with a stale answer, or with SERVFAIL and the reason.
     pub(in crate::proxy) fn fail(&mut self, key: ExchangeKey, outcome: Outcome, cx: &mut Cx<'_>) {
         let exchange = &self.exchanges[key];
-        if exchange.is_parked() || exchange.retry.is_late() {
+        let has_errors_of_all = outcome == Outcome::UpstreamFailed && exchange.has_error();
+        if exchange.is_parked() || exchange.retry.is_late() && !has_errors_of_all {
             self.fail_alone_for_time(key);
         }
         let exchange = &mut self.exchanges[key];

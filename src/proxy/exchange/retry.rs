@@ -131,8 +131,7 @@ impl Retry {
     /// Returns whether a failure is due to the time or the room of this query alone, so that it is
     /// not cached.
     pub(in crate::proxy) fn fails_alone(&self) -> bool {
-        let state = self.0.as_ref();
-        state.is_some_and(|state| state.fails_alone || state.is_late)
+        self.0.as_ref().is_some_and(|state| state.fails_alone)
     }
 
     /// Returns whether the query was first sent with less time left than an attempt may take.

@@ -56,7 +56,9 @@ impl Proxy {
         else {
             return None;
         };
-        self.cache.on_stale_served(entry, now);
+        if !exchange.retry.fails_alone() {
+            self.cache.on_stale_served(entry, now);
+        }
         Some(entry)
     }
 
