@@ -350,6 +350,17 @@ mod tests {
             self.bring_up();
             (self.rcodes(), self.sent().len())
         }
+
+        /// Passes a reply without records to the first query that was sent.
+        fn reply_first(&mut self, flags: [u8; 2]) {
+            let (link, mut reply) = self.sent().remove(0);
+            reply.truncate(Message::parse(&reply).unwrap().records_start());
+            (reply[2], reply[3], reply[11]) = (flags[0], flags[1], 0);
+            self.outbox.clear();
+            let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
+            proxy.handle_reply(link, &reply, self.now, outbox);
+            self.bring_up();
+        }
     }
 
     const FAILED: &[Rcode] = &[Rcode::SERVFAIL];
@@ -395,46 +406,44 @@ mod tests {
         let mut scene = scene(&["-u192.0.2.1", "-u192.0.2.2", "--policy=ordered"]);
         assert_eq!(scene.answer(), 1);
         assert_eq!(scene.ask_late(50), 1);
-        let (link, mut error) = scene.sent().remove(0);
+        let (link, query) = scene.sent().remove(0);
         assert_eq!(scene.ask_for("www", true), 0);
-        error.truncate(Message::parse(&error).unwrap().records_start());
-        (error[2], error[3], error[11]) = (0x81, 0x82, 0);
         scene.outbox.clear();
-        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
-        proxy.handle_reply(link, &error, scene.now, outbox);
-        scene.bring_up();
+        scene.outbox.send(link, |out| out.extend(&query));
+        scene.reply_first([0x81, 0x82]);
         assert_eq!((scene.rcodes(), scene.sent().len()), (vec![], 1));
         // The follower has more time and is sent again.
         assert_eq!(scene.after(51), (FAILED.to_vec(), 1));
         assert_eq!(scene.ask_for("www", true), 0);
     }
 
-    #[test]
-    fn query_that_is_read_late_does_not_retest_a_question() {
+    /// Creates a scene in which the failure of `www` has expired.
+    fn failed_scene() -> Scene {
         let mut scene = scene(ONE);
         assert_eq!(scene.answer(), 1);
         let question = Message::parse(WWW).unwrap().question().unwrap();
         let by = (scene.proxy.routes.main_pool(), scene.now);
         let failures = &mut scene.proxy.failures;
         failures.on_failure(question, by, NO_ANSWER, scene.now);
-        // The failure has expired.
         scene.after(2_000);
-        assert_eq!((scene.ask_late(50), scene.rcodes()), (0, FAILED.to_vec()));
-        scene.outbox.clear();
-        assert_eq!(scene.ask_for("www", true), 1);
+        scene
     }
 
-    impl Scene {
-        /// Passes a reply without records to the first query that was sent.
-        fn reply_first(&mut self, flags: [u8; 2]) {
-            let (link, mut reply) = self.sent().remove(0);
-            reply.truncate(Message::parse(&reply).unwrap().records_start());
-            (reply[2], reply[3], reply[11]) = (flags[0], flags[1], 0);
-            self.outbox.clear();
-            let (proxy, outbox) = (&mut self.proxy, &mut self.outbox);
-            proxy.handle_reply(link, &reply, self.now, outbox);
-            self.bring_up();
-        }
+    #[test]
+    fn query_that_is_read_late_does_not_retest_a_question() {
+        let mut scene = failed_scene();
+        assert_eq!((scene.ask_late(50), scene.rcodes()), (0, FAILED.to_vec()));
+        // The failure was long ago.
+        scene.after(100_000);
+        assert_eq!((scene.ask_late(1_900), scene.rcodes()), (1, vec![]));
+    }
+
+    #[test]
+    fn query_with_time_retests_a_question_beside_a_late_one() {
+        let mut scene = failed_scene();
+        assert_eq!(scene.ask_late(50), 0);
+        scene.outbox.clear();
+        assert_eq!(scene.ask_for("www", true), 1);
     }
 
     #[test]
@@ -488,18 +497,6 @@ mod tests {
             scene.after(100);
             assert_eq!(scene.ask_for("www", true), 1, "{milliseconds_left}");
         }
-    }
-
-    #[test]
-    fn failure_of_long_ago_does_not_fail_a_late_query() {
-        let mut scene = scene(ONE);
-        assert_eq!(scene.answer(), 1);
-        let question = Message::parse(WWW).unwrap().question().unwrap();
-        let by = (scene.proxy.routes.main_pool(), scene.now);
-        let failures = &mut scene.proxy.failures;
-        failures.on_failure(question, by, NO_ANSWER, scene.now);
-        scene.after(100_000);
-        assert_eq!((scene.ask_late(1_900), scene.rcodes()), (1, vec![]));
     }
 
     #[test]

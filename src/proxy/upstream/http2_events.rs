@@ -205,6 +205,18 @@ mod tests {
         scene
     }
 
+    /// Refuses a query by GOAWAY, or resets its stream, and brings up the links that follow.
+    fn end_request(scene: &mut Scene, (link, query): (LinkKey, Vec<u8>), is_goaway: bool) {
+        let id = Header::parse(&query).unwrap().id;
+        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+        outbox.clear();
+        if is_goaway {
+            proxy.handle_draining(link, scene.now, outbox);
+        }
+        proxy.handle_reset(link, id, is_goaway, scene.now, outbox);
+        scene.bring_up();
+    }
+
     /// Resets the stream of the query. Returns the response codes that follow.
     fn reset(scene: &mut Scene, is_refused: bool) -> Vec<Rcode> {
         let (link, query) = scene.sent().remove(0);
@@ -244,13 +256,8 @@ mod tests {
     fn query_that_is_refused_with_goaway_is_sent_again_to_the_same_upstream() {
         let mut scene = scene(2);
         let (first, query) = scene.sent().remove(0);
-        let id = Header::parse(&query).unwrap().id;
-        scene.outbox.clear();
         let upstream = scene.proxy.link_upstream(first);
-        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
-        proxy.handle_draining(first, scene.now, outbox);
-        proxy.handle_reset(first, id, true, scene.now, outbox);
-        scene.bring_up();
+        end_request(&mut scene, (first, query), true);
         let (second, _) = scene.sent().remove(0);
         assert_eq!(scene.proxy.link_upstream(second), upstream);
         assert_ne!(first, second);
@@ -268,12 +275,7 @@ mod tests {
                 assert_eq!(scene.reply_to(link, &query), 1);
                 return;
             }
-            let id = Header::parse(&query).unwrap().id;
-            scene.outbox.clear();
-            let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
-            proxy.handle_draining(link, scene.now, outbox);
-            proxy.handle_reset(link, id, true, scene.now, outbox);
-            scene.bring_up();
+            end_request(&mut scene, (link, query), true);
         }
         panic!("the query stays with the upstream that refuses it");
     }
@@ -330,12 +332,7 @@ mod tests {
         let mut sent = 0;
         while let Some((link, query)) = scene.sent().pop() {
             sent += 1;
-            let id = Header::parse(&query).unwrap().id;
-            scene.outbox.clear();
-            let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
-            proxy.handle_draining(link, scene.now, outbox);
-            proxy.handle_reset(link, id, true, scene.now, outbox);
-            scene.bring_up();
+            end_request(&mut scene, (link, query), true);
         }
         assert_eq!((sent, scene.rcodes()), (3, vec![Rcode::SERVFAIL]));
     }
@@ -358,17 +355,6 @@ mod tests {
         let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
         proxy.handle_reset(first, id, false, scene.now, outbox);
         assert_eq!(failures(&scene), 1);
-    }
-
-    /// Refuses a query by GOAWAY, or resets its stream, and brings up the links that follow.
-    fn end_request(scene: &mut Scene, (link, query): (LinkKey, Vec<u8>), is_goaway: bool) {
-        let id = Header::parse(&query).unwrap().id;
-        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
-        if is_goaway {
-            proxy.handle_draining(link, scene.now, outbox);
-        }
-        proxy.handle_reset(link, id, is_goaway, scene.now, outbox);
-        scene.bring_up();
     }
 
     #[test]
@@ -415,7 +401,6 @@ mod tests {
             scene.bring_up();
             while let Some((link, query)) = scene.sent().pop() {
                 links.push(link);
-                scene.outbox.clear();
                 end_request(&mut scene, (link, query), false);
             }
             scene.outbox.clear();
