@@ -273,8 +273,12 @@ impl Proxy {
             let question = exchange.query.question();
             let problem = Problem::limit_reached(question.name(), question.rr_type());
             exchange.security = Some(SecurityKind::Indeterminate);
+            log::debug!("DNSSEC: {problem}: {NO_EDNS}");
             self.log_throttle.on_bogus(NO_EDNS, true, cx.now);
-            bogus_reply(&self.exchanges[key].query, &problem)
+            let reply = bogus_reply(&self.exchanges[key].query, &problem);
+            let verdict = SecurityStatus::Indeterminate(problem);
+            self.counters.dnssec.count_verdict(&verdict);
+            reply
         } else if is_error {
             without_records(answer).into()
         } else {

@@ -107,6 +107,9 @@ fn upstream_without_dnssec_is_servfail_with_the_reason() {
         assert_eq!(response.rcode(), Rcode::SERVFAIL, "{name}");
         let error = (ExtendedErrorCode(5), format!("{name}./A"));
         assert_eq!(response.error(), Some(error));
+        let counters = &world.scene.proxy.counters().dnssec;
+        let indeterminate = counters.verdicts().find(|(of, _)| *of == "indeterminate");
+        assert_eq!(indeterminate, Some(("indeterminate", 1)), "{name}");
     }
 }
 
