@@ -111,6 +111,9 @@ impl Proxy {
         let leaves = |follower: &ExchangeKey| exchanges.get(*follower).is_some_and(&may_succeed);
         let (leaving, others): (Vec<_>, Vec<_>) = followers.into_iter().partition(leaves);
         self.exchanges[key].followers = others;
+        for follower in &leaving {
+            self.exchanges[*follower].coalescing = Coalescing::Alone;
+        }
         self.dispatch_later(leaving);
     }
 

@@ -1,5 +1,6 @@
 //! Dispatch of a query: to a link, to the queue for a link, or to an error.
 
+use super::coalesce::Coalescing;
 use super::fair_queue::Cursor;
 use super::preferences::UpstreamSet;
 use super::trace::{StepEnd, StepKind};
@@ -34,11 +35,19 @@ impl Proxy {
 
     /// Attaches a query to an exchange for the same question, or dispatches it.
     pub(in crate::proxy) fn coalesce_or_dispatch(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
+        let has_followed = self.exchanges[key].coalescing == Coalescing::Following;
         if !self.coalesce(key, cx.now) {
             self.upstreams.rotate_ranking(self.exchanges[key].pool);
             let exchange = &mut self.exchanges[key];
-            // It waited before it was read, or followed another query.
-            if exchange.deadline - cx.now < self.config.timeouts.attempt && exchange.is_for_answer()
+            // A query has little time that waited before it was read, or followed one that failed
+            // alone. A query that followed a silent one had its time.
+            let had_time_since = if has_followed {
+                exchange.asked_at
+            } else {
+                cx.now
+            };
+            if exchange.deadline - had_time_since < self.config.timeouts.attempt
+                && exchange.is_for_answer()
             {
                 exchange.retry.set_late();
             }
