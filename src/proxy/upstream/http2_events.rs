@@ -72,10 +72,10 @@ impl Proxy {
         // processes, otherwise those above the number that it processes at a time.
         let (older, is_going_away) = (position, link.is_going_away());
         let close = link.refusal_by_goaway(older, cx.now);
-        match is_refused {
-            true if is_going_away => self.upstreams.learn_queries_max(endpoint, close, cx.now),
-            true if older > 0 => self.upstreams.on_stream_refused(endpoint, older, cx.now),
-            _ => {}
+        if is_refused && is_going_away {
+            self.upstreams.learn_queries_max(endpoint, close, cx.now);
+        } else if is_refused && older > 0 {
+            self.upstreams.on_stream_refused(endpoint, older, cx.now);
         }
         let has_answered = !self.upstreams.endpoint(endpoint).is_silent_since(opened_at);
         let refused = exchange.filter(|_| is_refused);
@@ -114,10 +114,11 @@ impl Proxy {
     /// Handles a request that failed on a link: logs it, and replaces a link that answers none,
     /// since another one may lead to another server.
     fn on_failed_request(&mut self, key: LinkKey, is_refused: bool, now: Instant) {
-        let Some(endpoint) = self.upstreams.link(key).map(Link::endpoint_key) else {
+        let Some(link) = self.upstreams.link(key) else {
             return;
         };
-        let has_working = self.upstreams.has_working_link_beside(key, endpoint);
+        let endpoint = link.endpoint;
+        let has_working = self.upstreams.has_working_link(key, link);
         if let Some(link) = self.upstreams.link_mut(key)
             && link.on_failed_request(has_working, now)
         {

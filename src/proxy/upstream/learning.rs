@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::capacity::{ConnectionCapacity, ConnectionClose};
 use super::link::{Link, Stage};
-use super::{EndpointKey, LinkKey, Upstreams};
+use super::{EndpointKey, Upstreams};
 use crate::base::counted::counted;
 use crate::base::time::Instant;
 use crate::config::Scheme;
@@ -123,14 +123,6 @@ impl Upstreams {
                  connection"
             );
         }
-    }
-
-    /// Returns whether another link of an endpoint has answered and is not silent.
-    pub(super) fn has_working_link_beside(&self, key: LinkKey, endpoint: EndpointKey) -> bool {
-        let mut others = self.links().filter(|(other, _)| *other != key);
-        others.any(|(_, other)| {
-            other.endpoint == endpoint && other.has_answered() && other.is_working()
-        })
     }
 
     /// Records the first answer on a connection.

@@ -49,7 +49,7 @@ impl Proxy {
         if failure.kind != FailureKind::Loop && !is_judged {
             self.count_failure(upstream, failure.kind);
         }
-        let reason = self.end_reason(&link, failure.kind, is_isolated, cx.now);
+        let reason = self.end_reason((key, &link), failure.kind, is_isolated, cx.now);
         let may_be_due_to_oldest = self.upstreams.may_be_due_to_oldest(&link, cx.now);
         if failure.kind == FailureKind::Closed
             && link.scheme != Scheme::Udp

@@ -231,11 +231,13 @@ impl Upstreams {
         })
     }
 
-    /// Returns whether a link that other queries use beside this one, which has been removed, has
-    /// answered and is not silent.
-    fn has_working_link(&self, link: &Link) -> bool {
+    /// Returns whether a link that other queries use beside this one has answered and is not
+    /// silent.
+    pub(super) fn has_working_link(&self, key: LinkKey, link: &Link) -> bool {
         let mut others = self.links_of(self.endpoint(link.endpoint), link.scheme);
-        others.any(|(_, other)| other.has_answered() && other.is_working())
+        others.any(|(other_key, other)| {
+            other_key != key && other.has_answered() && other.is_working()
+        })
     }
 
     /// Forgets the connection limits learned since `since`: a suspect query probably caused them.
@@ -252,7 +254,7 @@ impl Proxy {
     /// Returns the presumed reason for the end of a link, which has been removed.
     pub(super) fn end_reason(
         &mut self,
-        link: &Link,
+        (key, link): (LinkKey, &Link),
         kind: FailureKind,
         is_isolated: bool,
         now: Instant,
@@ -265,7 +267,7 @@ impl Proxy {
         {
             return EndReason::Surplus;
         }
-        let is_working = self.upstreams.has_working_link(link);
+        let is_working = self.upstreams.has_working_link(key, link);
         let exchanges = &self.exchanges;
         let waiting = link.sent().iter().filter_map(Sent::exchange);
         let names = waiting.filter_map(|key| Some(exchanges.get(key)?.query.question().name()));

@@ -228,3 +228,20 @@ fn opening_has_its_own_timeouts() {
     let due = link.next_due(&timeouts(), SLOW, IDLE);
     assert_eq!(due, Some((at(4.0), Due::HandshakeTimeout)));
 }
+
+#[test]
+fn link_that_fails_every_request_is_replaced_at_once_beside_a_working_one() {
+    for (has_working, age, is_replaced) in
+        [(true, 0.1, true), (false, 0.1, false), (false, 1.0, true)]
+    {
+        let mut link = Scene::up().link;
+        let now = at(age);
+        let first_two = [(); 2].map(|()| link.on_failed_request(has_working, now));
+        assert_eq!(first_two, [false; 2]);
+        assert_eq!(
+            link.on_failed_request(has_working, now),
+            is_replaced,
+            "{age}"
+        );
+    }
+}
