@@ -1,6 +1,7 @@
 //! Searches in block lists.
 
 use std::hint::black_box;
+use std::num::NonZeroU8;
 
 use dotproxy::base::name_table::{NameTable, NameTableKey};
 use dotproxy::base::random::{Random, SEED_LEN};
@@ -19,9 +20,9 @@ pub(crate) fn search() -> Once {
         let name: Name = format!("ads{nth}.example{}.com", nth % 1_000)
             .parse()
             .expect("a valid name");
-        let value = 1.try_into().expect("not zero");
+        let value = NonZeroU8::MIN;
         table
-            .insert(name.as_bytes(), value)
+            .insert(name.as_bytes(), |_| value)
             .expect("the table has room");
     }
     let name: Name = "www.hot.example.net".parse().expect("a valid name");

@@ -6,6 +6,7 @@
 //! - [`counted`]: numbers with their nouns, for log lines
 //! - [`failure`]: why a connection or an attempt failed
 //! - [`mod@file`]: reads files with a size limit
+//! - [`file_lines`]: the lines of a long file, read in steps
 //! - [`histogram`]: counts of durations by length
 //! - [`keyed_hash`]: a step of a hash with a secret key
 //! - [`lazy_queue`]: a queue with entries that may lapse while they wait
@@ -20,6 +21,7 @@ pub mod arena;
 pub mod counted;
 pub mod failure;
 pub mod file;
+pub mod file_lines;
 pub mod histogram;
 pub mod keyed_hash;
 pub mod lazy_queue;

@@ -6,7 +6,9 @@
 //! the table is eight ninths full. A name that is not in the table is found by mistake with a
 //! probability of the number of names / 2^56: 1 in 7 * 10^10 for a million names.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::num::NonZeroU8;
+use std::sync::LazyLock;
 
 use super::keyed_hash::fold;
 use super::random::Random;
@@ -14,13 +16,23 @@ use crate::wire::name::{NAME_LEN_MAX, make_lowercase};
 
 /// The secret key of the hash of a table: names come from files and clients that an attacker may
 /// write.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NameTableKey([u64; 2]);
 
 impl NameTableKey {
     /// Creates a random key.
     pub fn new(random: &mut Random) -> Self {
         Self([random.next_u64(), random.next_u64() | 1])
+    }
+
+    /// Returns the random key of this process. Tables with the same key, capacity and names are
+    /// equal.
+    pub fn of_process() -> Self {
+        static KEY: LazyLock<NameTableKey> = LazyLock::new(|| {
+            let word = || RandomState::new().build_hasher().finish();
+            NameTableKey([word(), word() | 1])
+        });
+        *KEY
     }
 
     /// Returns the hash of a label below a name with the hash `above`.
@@ -41,8 +53,8 @@ impl NameTableKey {
     }
 }
 
-/// A table of names.
-#[derive(Debug)]
+/// A table of names. The default one has no room for a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameTable {
     key: NameTableKey,
     /// In the order of the hashes; 0 is an empty slot.
@@ -94,30 +106,36 @@ impl NameTable {
         self.len
     }
 
-    /// Adds an uncompressed name. If the table has the name, the higher value stays.
+    /// Adds an uncompressed name. `choose` gets the value that the name has in the table, and
+    /// returns the new one.
     ///
     /// # Errors
     ///
     /// Returns [`TableIsFull`] if there are more names than the table was created for.
-    pub fn insert(&mut self, name: &[u8], value: NonZeroU8) -> Result<(), TableIsFull> {
+    pub fn insert(
+        &mut self,
+        name: &[u8],
+        choose: impl FnOnce(Option<NonZeroU8>) -> NonZeroU8,
+    ) -> Result<(), TableIsFull> {
         let mut of_name = None;
         self.visit(name, |hash| of_name = Some(hash));
-        let slot = of_name.unwrap_or_default() << 8 | u64::from(value.get());
-        let at = self.position(slot >> 8);
+        let hash = of_name.unwrap_or_default();
+        let slot = |value: NonZeroU8| hash << 8 | u64::from(value.get());
+        let at = self.position(hash);
         if let Some(known) = self.slots.get_mut(at)
-            && *known != 0
-            && *known >> 8 == slot >> 8
+            && *known >> 8 == hash
+            && let Some(value) = value_of(*known)
         {
-            *known = slot.max(*known);
+            *known = slot(choose(Some(value)));
             return Ok(());
         }
-        if self.len >= self.slots.len() - Self::TAIL {
+        if self.len + Self::TAIL >= self.slots.len() {
             return Err(TableIsFull);
         }
         let mut moved = self.slots.get(at..).unwrap_or_default().iter();
         let len = moved.position(|slot| *slot == 0).ok_or(TableIsFull)?;
         self.slots.copy_within(at..at + len, at + 1);
-        self.slots[at] = slot;
+        self.slots[at] = slot(choose(None));
         self.len += 1;
         Ok(())
     }
@@ -125,12 +143,21 @@ impl NameTable {
     /// Returns the highest value of an uncompressed name and the names above it.
     pub fn highest(&self, name: &[u8]) -> Option<NonZeroU8> {
         let mut highest = None;
-        self.visit(name, |hash| {
-            let slot = self.slots.get(self.position(hash));
-            let slot = slot.filter(|slot| **slot >> 8 == hash);
-            highest = highest.max(slot.and_then(|slot| NonZeroU8::new(value_of(*slot))));
-        });
+        self.visit(name, |hash| highest = highest.max(self.value(hash)));
         highest
+    }
+
+    /// Returns the value of the longest name that is an uncompressed name or above it.
+    pub fn longest(&self, name: &[u8]) -> Option<NonZeroU8> {
+        let mut longest = None;
+        self.visit(name, |hash| longest = self.value(hash).or(longest));
+        longest
+    }
+
+    fn value(&self, hash: u64) -> Option<NonZeroU8> {
+        let slot = self.slots.get(self.position(hash));
+        slot.filter(|slot| **slot >> 8 == hash)
+            .and_then(|slot| value_of(*slot))
     }
 
     /// Calls `action` with the hash of the top-level domain of a name, and so on down to the hash
@@ -173,8 +200,8 @@ impl NameTable {
     }
 }
 
-fn value_of(slot: u64) -> u8 {
-    slot.to_le_bytes()[0]
+fn value_of(slot: u64) -> Option<NonZeroU8> {
+    NonZeroU8::new(slot.to_le_bytes()[0])
 }
 
 #[cfg(test)]
@@ -184,7 +211,6 @@ mod tests {
     use crate::wire::name::Name;
     use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
 
     fn table(names: usize, seed: u8) -> NameTable {
         let key = NameTableKey::new(&mut Random::new(&[seed; SEED_LEN]));
@@ -195,15 +221,18 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn value(number: u8) -> NonZeroU8 {
-        NonZeroU8::new(number).unwrap()
+    /// Adds a name, which keeps the higher one of two values.
+    fn add(table: &mut NameTable, text: &str, number: u8) -> Result<(), TableIsFull> {
+        let value = NonZeroU8::new(number).unwrap();
+        let highest = |known: Option<NonZeroU8>| known.map_or(value, |known| known.max(value));
+        table.insert(name(text).as_bytes(), highest)
     }
 
     #[test]
     fn name_and_the_names_below_it_are_found() {
         let mut table = table(3, 1);
         for (text, number) in [("example.com", 1), ("a.example.com", 2), ("zip", 3)] {
-            table.insert(name(text).as_bytes(), value(number)).unwrap();
+            add(&mut table, text, number).unwrap();
         }
         let highest = |text: &str| table.highest(name(text).as_bytes()).map(NonZeroU8::get);
         assert_eq!(highest("example.com"), Some(1));
@@ -226,21 +255,17 @@ mod tests {
     fn higher_value_of_a_repeated_name_stays() {
         let mut table = table(1, 2);
         for number in [3, 9, 5] {
-            table.insert(b"\x01a\0", value(number)).unwrap();
+            add(&mut table, "a", number).unwrap();
         }
-        assert_eq!(
-            (table.names(), table.highest(b"\x01a\0")),
-            (1, Some(value(9)))
-        );
+        let highest = table.highest(b"\x01a\0").map(NonZeroU8::get);
+        assert_eq!((table.names(), highest), (1, Some(9)));
     }
 
     #[test]
     fn table_that_is_full_refuses_names() {
         let mut table = table(100, 3);
-        let added = (0..1_000).take_while(|nth| {
-            let name = name(&format!("n{nth}.example"));
-            table.insert(name.as_bytes(), value(1)).is_ok()
-        });
+        let added =
+            (0..1_000).take_while(|nth| add(&mut table, &format!("n{nth}.example"), 1).is_ok());
         let added = added.count();
         assert!((100..=113).contains(&added), "{added}");
         for nth in 0..added {
@@ -254,8 +279,7 @@ mod tests {
         const NAMES: usize = 200_000;
         let mut table = table(NAMES, 4);
         for nth in 0..NAMES {
-            let name = name(&format!("n{nth}.example"));
-            table.insert(name.as_bytes(), value(7)).unwrap();
+            add(&mut table, &format!("n{nth}.example"), 7).unwrap();
         }
         assert_eq!(table.names(), NAMES);
         assert_eq!(table.slots.len() * 8, NameTable::bytes(NAMES));
@@ -277,23 +301,26 @@ mod tests {
         ) {
             let mut table = table(names.len(), seed);
             for (text, number) in &names {
-                table.insert(name(text).as_bytes(), value(*number)).unwrap();
+                add(&mut table, text, *number).unwrap();
             }
-            let highest = |text: &str, names: &BTreeMap<String, u8>| {
-                let ends = text.match_indices('.').map(|(at, _)| &text[at + 1..]);
-                ends.chain([text]).filter_map(|end| names.get(end).copied()).max()
-            };
             for text in asked.iter().chain(names.keys()) {
+                let ends = text.match_indices('.').map(|(at, _)| &text[at + 1..]);
+                let known = ends.chain([text.as_str()]);
+                let known = known.filter_map(|end| Some((end, *names.get(end)?)));
+                let known: Vec<(&str, u8)> = known.collect();
                 let found = table.highest(name(text).as_bytes()).map(NonZeroU8::get);
-                prop_assert_eq!(found, highest(text, &names), "{}", text);
+                prop_assert_eq!(found, known.iter().map(|(_, value)| *value).max(), "{}", text);
+                let longest = known.iter().max_by_key(|(end, _)| end.len());
+                let found = table.longest(name(text).as_bytes()).map(NonZeroU8::get);
+                prop_assert_eq!(found, longest.map(|(_, value)| *value), "{}", text);
             }
         }
 
         #[test]
         fn no_bytes_of_a_name_panic(bytes in vec(any::<u8>(), 0..300)) {
             let mut table = table(1, 5);
-            let _ = table.insert(&bytes, value(1));
-            let _ = table.highest(&bytes);
+            let _ = table.insert(&bytes, |_| NonZeroU8::MIN);
+            let _ = (table.highest(&bytes), table.longest(&bytes));
         }
     }
 }

@@ -3,23 +3,17 @@
 //! The files are read twice: the first pass counts their names, the second one fills a table of the
 //! right size. A list of a million names then takes its final memory and no more.
 
-use std::io::Read;
 use std::num::NonZeroU8;
 use std::path::PathBuf;
 
 use super::line::{self, Effect};
 use super::{BlockList, EXCEPTION, value_of};
 use crate::base::counted::counted;
-use crate::base::file::{self, LongFile};
+use crate::base::file;
+use crate::base::file_lines::FileLines;
 use crate::base::name_table::{NameTable, NameTableKey};
 use crate::config::block::BlockSettings;
 use crate::config::hosts::{UnusedLine, UnusedLines};
-
-/// Number of bytes that a step reads.
-const STEP_LEN: usize = 16 * 1024;
-
-/// Maximum length of a line in bytes; a longer line cannot be used.
-const LINE_LEN_MAX: usize = 4096;
 
 /// The lists that are being read.
 #[derive(Debug)]
@@ -115,14 +109,14 @@ impl Loader {
         };
         let mut lines = match self.lines.take() {
             Some(lines) => lines,
-            None => FileLines::new(LongFile::open(&file.path).map_err(|error| fail(file, &error))?),
+            None => FileLines::open(&file.path).map_err(|error| fail(file, &error))?,
         };
         let mut is_full = false;
         let (pass, value) = (&mut self.pass, file.value);
         let (file_names, unused) = (&mut file.names, &mut file.unused);
         let more = lines.read(|number, text| {
             let used = match text {
-                Ok(text) => line::read(without_bom(number, text), |name, effect| match pass {
+                Ok(text) => line::read(text, |name, effect| match pass {
                     Pass::Count { names } => {
                         *names += 1;
                         *file_names += 1;
@@ -132,7 +126,8 @@ impl Loader {
                             Effect::Block => value,
                             Effect::Allow => EXCEPTION,
                         };
-                        is_full |= *left == 0 || table.insert(name.as_bytes(), value).is_err();
+                        let highest = |known: Option<NonZeroU8>| value.max(known.unwrap_or(value));
+                        is_full |= *left == 0 || table.insert(name.as_bytes(), highest).is_err();
                         *left = left.saturating_sub(1);
                     }
                 }),
@@ -140,12 +135,7 @@ impl Loader {
                 Err(start) => Err(start),
             };
             if let (Err(text), Pass::Count { .. }) = (used, &pass) {
-                unused.count += 1;
-                let text = || text.chars().take(64).collect();
-                unused.first.get_or_insert_with(|| UnusedLine {
-                    number,
-                    text: text(),
-                });
+                unused.add(number, text);
             }
         });
         if more.map_err(|error| fail(file, &error))? {
@@ -219,54 +209,6 @@ impl ListFile {
             "{option}: {path:?}: {lines} ignored, the first is line {number}: {text:?}: expected \
              NAME, *.NAME, 0.0.0.0 NAME or ||NAME^"
         ))
-    }
-}
-
-/// Returns a line without the byte order mark that may begin a file in UTF-8.
-fn without_bom(number: usize, text: &str) -> &str {
-    let mark = if number == 1 { "\u{feff}" } else { "" };
-    text.strip_prefix(mark).unwrap_or(text)
-}
-
-/// The lines of a file.
-#[derive(Debug)]
-struct FileLines {
-    file: LongFile,
-    /// The start of a line whose end is not read yet.
-    start: Vec<u8>,
-    number: usize,
-}
-
-impl FileLines {
-    fn new(file: LongFile) -> Self {
-        Self {
-            file,
-            start: Vec::new(),
-            number: 0,
-        }
-    }
-
-    /// Reads some lines and calls `action` with the number and the text of each, or with the start
-    /// of a line that is too long. Returns whether there may be more lines.
-    fn read(&mut self, mut action: impl FnMut(usize, Result<&str, &str>)) -> std::io::Result<bool> {
-        let mut bytes = std::mem::take(&mut self.start);
-        let part = u64::try_from(STEP_LEN).expect("a step is short");
-        let read = self.file.by_ref().take(part).read_to_end(&mut bytes)?;
-        let is_end = read < STEP_LEN;
-        let mut lines = bytes.split(|byte| *byte == b'\n').peekable();
-        while let Some(line) = lines.next() {
-            let is_last = lines.peek().is_none();
-            if is_last && !is_end {
-                // One byte more than a line may have shows that the line is too long.
-                self.start.extend(line.iter().take(LINE_LEN_MAX + 1));
-                break;
-            }
-            self.number += 1;
-            let is_whole = line.len() <= LINE_LEN_MAX;
-            let text = String::from_utf8_lossy(&line[..line.len().min(LINE_LEN_MAX)]);
-            action(self.number, if is_whole { Ok(&text) } else { Err(&text) });
-        }
-        Ok(!is_end)
     }
 }
 
@@ -359,7 +301,7 @@ mod tests {
                 break loading;
             }
         };
-        assert!(steps >= 2 * text.len() / STEP_LEN, "{steps}");
+        assert!(steps >= 2 * text.len() / (16 * 1024), "{steps}");
         assert_eq!((loading.list.names(), loading.warnings.len()), (20_000, 0));
         assert!(loading.list.bytes() < 10 * 20_000);
         for nth in 0..20_000 {
@@ -370,8 +312,8 @@ mod tests {
 
     #[test]
     fn lines_that_cannot_be_used_cause_one_warning() {
-        let long = "b.example ".repeat(LINE_LEN_MAX);
-        let comment = "#".repeat(5 * STEP_LEN);
+        let long = "b.example ".repeat(4096);
+        let comment = "#".repeat(80 * 1024);
         let text =
             format!("{comment}\na.example\nno/name\n0.0.0.0 {long}\nc.example\n\u{fc}.example");
         let files = Files::new("unused", &[&text]);

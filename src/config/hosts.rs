@@ -41,6 +41,17 @@ pub struct UnusedLines {
     pub count: usize,
 }
 
+impl UnusedLines {
+    /// Adds a part of the line with this number.
+    pub fn add(&mut self, number: usize, text: &str) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| UnusedLine {
+            number,
+            text: text.chars().take(64).collect(),
+        });
+    }
+}
+
 /// The files have more names than [`Hosts::NAMES_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyNames;
@@ -67,20 +78,13 @@ impl Hosts {
             let Some(first) = fields.next() else {
                 continue;
             };
-            let mut reject = |text: &str| {
-                unused.count += 1;
-                unused.first.get_or_insert_with(|| UnusedLine {
-                    number,
-                    text: text.chars().take(64).collect(),
-                });
-            };
             let Ok(address) = first.parse::<IpAddr>() else {
-                reject(first);
+                unused.add(number, first);
                 continue;
             };
             for field in fields {
                 let Ok(name) = field.parse::<Name>() else {
-                    reject(field);
+                    unused.add(number, field);
                     continue;
                 };
                 let number = self.entries.len();

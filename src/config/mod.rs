@@ -4,6 +4,7 @@ pub mod access;
 pub mod block;
 pub mod bounds;
 pub mod budget;
+pub mod domains;
 pub mod hosts;
 pub mod log;
 pub mod pin;
@@ -14,6 +15,7 @@ pub use access::{Access, Network, RateLimit};
 pub use block::{BlockAnswer, BlockSettings};
 pub use bounds::{Limits, Timeouts};
 pub use budget::Budget;
+pub use domains::{Domains, DomainsFull};
 pub use hosts::Hosts;
 pub use log::{
     ClientDetail, Collector, DnstapTarget, LogFormat, LogTarget, QueryLogSettings,
@@ -58,6 +60,8 @@ pub struct Config {
     pub rate_limit: Option<RateLimit>,
     /// The upstreams in the order of preference, at least one.
     pub upstreams: Vec<Upstream>,
+    /// The domains that upstreams serve exclusively.
+    pub domains: Arc<Domains>,
     /// Plain DNS servers that resolve the host names of upstreams.
     pub bootstrap: Vec<SocketAddr>,
     /// The policy that selects an upstream for a query.
@@ -114,6 +118,7 @@ impl Default for Config {
             access: Access::new(&[], &[]),
             rate_limit: None,
             upstreams: Vec::new(),
+            domains: Arc::default(),
             bootstrap: Vec::new(),
             policy: Policy::default(),
             ca_file: None,
@@ -148,13 +153,13 @@ impl Config {
     /// Returns these files, each with the option or setting that names it.
     pub fn files_by_option(&self) -> Vec<(&'static str, &PathBuf)> {
         let mut files = Vec::new();
-        for identity in self
-            .upstreams
-            .iter()
-            .filter_map(|one| one.identity.as_ref())
-        {
-            files.push(("--upstream: client-cert", &identity.certificate));
-            files.push(("--upstream: client-key", &identity.key));
+        for upstream in &self.upstreams {
+            let domains = upstream.domains_files.iter();
+            files.extend(domains.map(|path| ("--upstream: domains-file", path)));
+            if let Some(identity) = &upstream.identity {
+                files.push(("--upstream: client-cert", &identity.certificate));
+                files.push(("--upstream: client-key", &identity.key));
+            }
         }
         if let Some(tls) = &self.tls {
             files.push(("--tls-cert", &tls.identity.certificate));

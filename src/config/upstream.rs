@@ -37,9 +37,11 @@ pub struct Upstream {
     pub path: String,
     /// The name in the server certificate if it differs from `host`.
     pub name: Option<String>,
-    /// The domains that the upstream serves exclusively. An empty list serves all names that no
-    /// other upstream serves exclusively.
+    /// Domains that the upstream serves exclusively. An upstream without domains and files of
+    /// domains serves all names that no other upstream serves exclusively.
     pub domains: Vec<Name>,
+    /// Files with more of these domains.
+    pub domains_files: Vec<PathBuf>,
     /// The pinned keys of the server certificate.
     pub pins: Pins,
     /// The client certificate for mutual TLS.
@@ -120,19 +122,28 @@ impl Upstream {
             path: String::new(),
             name: None,
             domains: Vec::new(),
+            domains_files: Vec::new(),
             pins: Pins::default(),
             identity: None,
             is_validated: false,
         }
     }
 
+    /// Returns whether the upstream serves only the names at and below its domains.
+    pub fn is_exclusive(&self) -> bool {
+        !self.domains.is_empty() || !self.domains_files.is_empty()
+    }
+
     /// Describes the names that the upstream serves.
     pub fn names(&self) -> String {
-        if self.domains.is_empty() {
+        if !self.is_exclusive() {
             return "any name".to_owned();
         }
         let domains = self.domains.iter().map(Name::to_string);
-        format!("names in {}", domains.collect::<Vec<_>>().join(" and "))
+        let files = self.domains_files.iter();
+        let files = files.map(|path| format!("the domains of {:?}", path.display()));
+        let all: Vec<String> = domains.chain(files).collect();
+        format!("names in {}", all.join(" and "))
     }
 }
 
@@ -183,8 +194,10 @@ impl FromStr for Upstream {
         }
         let pins = settings.pins()?;
         let identity = settings.identity()?;
-        let (domains, is_validated) = (settings.domains, settings.is_validated);
-        if is_validated && domains.is_empty() {
+        let (domains, domains_files) = (settings.domains, settings.domains_files);
+        let is_exclusive = !domains.is_empty() || !domains_files.is_empty();
+        let is_validated = settings.is_validated;
+        if is_validated && !is_exclusive {
             return Err(
                 "domain= with dnssec: --dnssec already validates upstreams without domain=".into(),
             );
@@ -203,7 +216,7 @@ impl FromStr for Upstream {
             }
             Some(_) => return Err("a host name after #, like 9.9.9.9#dns.quad9.net".into()),
         };
-        if !scheme.is_encrypted() && domains.is_empty() {
+        if !scheme.is_encrypted() && !is_exclusive {
             let expected = "domain= with udp:// and tcp://, which are not encrypted, like \
                             udp://10.0.0.53,domain=corp.example";
             return Err(expected.into());
@@ -214,6 +227,7 @@ impl FromStr for Upstream {
             path,
             name,
             domains,
+            domains_files,
             pins,
             identity,
             is_validated,
@@ -273,6 +287,7 @@ pub const WITHOUT_TILDE: &str = "a path without ~, which is not expanded";
 #[derive(Default)]
 struct Settings {
     domains: Vec<Name>,
+    domains_files: Vec<PathBuf>,
     pins: Pins,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -296,13 +311,17 @@ impl Settings {
             ("dnssec", "") if setting == "dnssec" => self.is_validated = true,
             ("pin-only", "") => self.set_rule(PinRule::Instead)?,
             ("pin-report", "") => self.set_rule(PinRule::Report)?,
-            ("client-cert" | "client-key", path) if path.starts_with("~/") => {
+            ("client-cert" | "client-key" | "domains-file", path) if path.starts_with("~/") => {
                 return Err(WITHOUT_TILDE.into());
+            }
+            ("domains-file", path) if !path.is_empty() => {
+                let is_new = !self.domains_files.iter().any(|known| known == path);
+                self.domains_files.extend(is_new.then(|| path.into()));
             }
             ("client-cert", path) if !path.is_empty() => self.certificate = Some(path.into()),
             ("client-key", path) if !path.is_empty() => self.key = Some(path.into()),
-            ("client-cert" | "client-key", _) => {
-                return Err("a file after client-cert= and client-key=".into());
+            ("client-cert" | "client-key" | "domains-file", _) => {
+                return Err(format!("a file after {setting:?}").into());
             }
             _ if address::parse_endpoint(setting.trim()).is_some() => {
                 return Err(
@@ -311,8 +330,8 @@ impl Settings {
             }
             (key, _) => {
                 let expected = format!(
-                    "one of the settings domain=, pin-sha256=, pin-only, pin-report, \
-                     client-cert=, client-key= and dnssec after the comma, not {key:?}"
+                    "one of the settings domain=, domains-file=, pin-sha256=, pin-only, \
+                     pin-report, client-cert=, client-key= and dnssec after the comma, not {key:?}"
                 );
                 return Err(expected.into());
             }

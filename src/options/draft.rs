@@ -2,17 +2,19 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use log::LevelFilter;
 
+use super::domains_files::{self, DomainsFile};
 use super::given::{Given, Written};
 use super::{UsageError, usage, warnings};
 use crate::base::address::Address;
 use crate::config::upstream::{HTTPS_PORT, PLAIN_PORT, TLS_PORT};
 use crate::config::{
-    Access, Budget, CacheSettings, ClientDetail, Collector, Config, Host, Identity, Limits, Listen,
-    LogTarget, Network, QueryLogSettings, ResourceSettings, Share, TlsSettings, TraceSettings,
-    Upstream,
+    Access, Budget, CacheSettings, ClientDetail, Collector, Config, Domains, Host, Identity,
+    Limits, Listen, LogTarget, Network, QueryLogSettings, ResourceSettings, Share, TlsSettings,
+    TraceSettings, Upstream,
 };
 
 /// The options read so far.
@@ -41,6 +43,8 @@ pub(super) struct Draft {
     pub(super) location: Option<(PathBuf, usize)>,
     /// The options as written, each with its place.
     given: Given,
+    /// The files of domains of the upstreams.
+    pub(super) domains_files: Vec<DomainsFile>,
     /// The log level set by `--verbose`.
     pub(super) verbosity: Option<LevelFilter>,
 }
@@ -65,7 +69,8 @@ impl Draft {
         self.given.record(option, written);
     }
 
-    pub(super) fn finish(self) -> Result<Config, UsageError> {
+    pub(super) fn finish(mut self) -> Result<Config, UsageError> {
+        self.config.domains = Arc::new(self.domains()?);
         let (upstreams, bootstrap) = (&self.config.upstreams[..], &self.config.bootstrap[..]);
         if upstreams.is_empty() {
             return Err(usage(&match &self.config.file {
@@ -176,6 +181,15 @@ impl Draft {
         }
     }
 
+    /// Returns the domains of the upstreams.
+    fn domains(&self) -> Result<Domains, UsageError> {
+        let domains = domains_files::collect(&self.config.upstreams, &self.domains_files);
+        domains.map_err(|problem| {
+            let problem = format!("--upstream: {problem}");
+            self.given.error(&["upstream"], problem)
+        })
+    }
+
     /// Returns the limits, the size of the cache in bytes, and the room that a memory limit leaves
     /// for the cache, from the options.
     fn limits(&self) -> Result<(Limits, usize, Option<usize>), UsageError> {
@@ -201,10 +215,14 @@ impl Draft {
             );
             return Err(self.given.error(&options, problem));
         };
-        let Some(most) = most.checked_sub(self.config.hosts.bytes()) else {
-            let values = self.given.values(&["hosts"]);
+        let hosts = self.config.hosts.bytes();
+        // A reload has the old and the new domains in memory for a moment.
+        let domains = 2 * self.config.domains.bytes();
+        let Some(most) = most.checked_sub(hosts + domains) else {
+            let option = if hosts > domains { "hosts" } else { "upstream" };
+            let values = self.given.values(&[option]);
             let problem = format!("{values}: expected fewer names with {limit}");
-            return Err(self.given.error(&["hosts"], problem));
+            return Err(self.given.error(&[option], problem));
         };
         match self.cache_size {
             Some(size) if size > most => {

@@ -421,8 +421,8 @@ fn names_without_an_upstream_are_a_warning() {
     };
     assert_eq!(
         warning,
-        "--upstream: every upstream has domain=: queries for other names get REFUSED; add an \
-         upstream without domain= to answer them"
+        "--upstream: every upstream has domain= or domains-file=: queries for other names get \
+         REFUSED; add an upstream without them to answer these"
     );
 }
 

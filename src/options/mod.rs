@@ -2,6 +2,7 @@
 //! draft collects the values.
 
 mod conf_file;
+mod domains_files;
 mod draft;
 mod given;
 mod row;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use super::domains_files::DomainsFile;
 use super::draft::Draft;
 use super::warnings;
 use crate::base::address;
@@ -44,6 +45,13 @@ pub(super) fn parse_upstream(draft: &mut Draft, value: &str) -> Applied {
     draft.warn(warnings::plain_port(&upstream));
     draft.warn(warnings::address_as_name(&upstream));
     draft.warn(warnings::repeated(&upstream, &draft.config.upstreams));
+    for path in &upstream.domains_files {
+        if !draft.domains_files.iter().any(|known| known.is(path)) {
+            let (_, (file, warning)) = access(&path.to_string_lossy(), DomainsFile::read)?;
+            draft.warn(warning);
+            draft.domains_files.push(file);
+        }
+    }
     draft.config.upstreams.push(upstream);
     Ok(())
 }

@@ -160,10 +160,10 @@ fn without_effect(config: &Config, given: &Given) -> Vec<String> {
 
 /// Returns a warning about upstreams that leave names without an upstream.
 fn only_domains(upstreams: &[Upstream]) -> Option<String> {
-    let serves_any = |upstream: &Upstream| upstream.domains.is_empty();
+    let serves_any = |upstream: &Upstream| !upstream.is_exclusive();
     (!upstreams.iter().any(serves_any)).then(|| {
-        "--upstream: every upstream has domain=: queries for other names get REFUSED; add an \
-         upstream without domain= to answer them"
+        "--upstream: every upstream has domain= or domains-file=: queries for other names get \
+         REFUSED; add an upstream without them to answer these"
             .to_owned()
     })
 }

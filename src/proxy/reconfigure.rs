@@ -43,7 +43,7 @@ pub(super) struct Topology {
 
 impl Topology {
     pub(super) fn new(config: &Config, hash: &ClientHash) -> Self {
-        let (routes, mut pools) = Routes::new(&config.upstreams);
+        let (routes, mut pools) = Routes::new(config);
         let for_addresses = PoolIndex(pools.len());
         let servers = config.bootstrap.iter().copied().map(Upstream::bootstrap);
         let all: Vec<Upstream> = config.upstreams.iter().cloned().chain(servers).collect();
@@ -126,6 +126,7 @@ impl Proxy {
             self.rate_limiter = config.rate_limit.map(limiter);
         }
         let is_same_topology = config.upstreams == before.upstreams
+            && config.domains == before.domains
             && config.bootstrap == before.bootstrap
             && config.policy == before.policy
             && config.timeouts == before.timeouts

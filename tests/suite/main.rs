@@ -34,6 +34,7 @@ mod clock;
 mod dnstap;
 mod doh_clients;
 mod doh_upstream;
+mod domains_files;
 mod end_to_end;
 mod faulty_upstream;
 mod files;

@@ -31,7 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("process", &["base", "config"]),
     ("telemetry", &["base", "config", "proxy", "wire"]),
     ("allocator", &[]),
-    ("options", &["base", "config"]),
+    ("options", &["base", "config", "wire"]),
     (
         "check",
         &["base", "block", "config", "process", "telemetry", "tls"],

@@ -161,7 +161,7 @@ impl Proxy {
             Recall::Failed(entry) => {
                 self.answer_from_cache(&request, entry, Outcome::Cached, cx);
                 if let Some(pool) = self.routes.pool(question.name()) {
-                    self.probe_for_recovery(question, pool, cx);
+                    self.probe_for_recovery(pool, cx);
                 }
             }
             Recall::StaleInUse {
@@ -339,7 +339,7 @@ impl Proxy {
         let may_retest = deadline - cx.now >= self.config.timeouts.attempt;
         let failed = self.failures.recall(request.question, may_retest, cx.now);
         if let Some(reason) = failed {
-            self.probe_for_recovery(request.question, pool, cx);
+            self.probe_for_recovery(pool, cx);
             return Err(failed_before(reason));
         }
         let query = self.query_for(request, pool);
@@ -393,10 +393,10 @@ impl Proxy {
 
     /// Probes the pool of a failed question that is not asked: if an upstream is in outage or has
     /// no address, queries of our own detect the recovery.
-    fn probe_for_recovery(&mut self, question: Question<'_>, pool: PoolIndex, cx: &mut Cx<'_>) {
+    fn probe_for_recovery(&mut self, pool: PoolIndex, cx: &mut Cx<'_>) {
         let has_failed = self.upstreams.last_failure(pool).is_some();
         if has_failed && self.has_capacity_to_spare() && self.failures.reserve_probe(pool, cx.now) {
-            let query = Query::new(&self.routes.domain(question.name()), Type::NS);
+            let query = Query::new(&self.routes.probe_name(Some(pool)), Type::NS);
             // A probe that was lost shortly before the recovery must not delay the next one.
             let deadline = cx.now + self.config.timeouts.attempt / 2;
             let exchange = Exchange::new(Purpose::Probe, pool, query, (cx.now, deadline));
