@@ -83,7 +83,7 @@ impl LogThrottle {
             };
             log::warn!(
                 event = "stream-reset", upstream = label, count = count;
-                "upstream {label}: it {what} ({count} since the last report)"
+                "upstream {label}: {what}: {count} since the last report"
             );
             return;
         };

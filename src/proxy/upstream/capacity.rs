@@ -48,6 +48,8 @@ pub(in crate::proxy) struct ConnectionClose {
     pub(super) since_answer: Duration,
     /// The upstream owed other answers.
     pub(super) owes_answers: bool,
+    /// The upstream announced the close (GOAWAY of HTTP/2).
+    pub(super) is_announced: bool,
     /// The time at which the connection was opened.
     pub(super) opened_at: Instant,
     /// The time of the close.
@@ -117,6 +119,7 @@ impl ConnectionCapacity {
             owes_answers,
             opened_at,
             at,
+            is_announced: _,
         } = close;
         // Connections that end in one event, such as a restart, count once.
         let is_same_event = |(_, at): (usize, Instant)| opened_at < at;
@@ -305,6 +308,7 @@ mod tests {
             answers,
             since_answer,
             owes_answers,
+            is_announced: false,
             opened_at,
             at,
         }

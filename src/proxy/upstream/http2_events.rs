@@ -71,6 +71,9 @@ impl Proxy {
         // The upstream refuses the newest requests: by GOAWAY those above the last one that it
         // processes, otherwise those above the number that it processes at a time.
         let (older, is_going_away) = (position, link.is_going_away());
+        if !is_refused {
+            link.on_reset();
+        }
         let close = link.refusal_by_goaway(older, cx.now);
         if is_refused && is_going_away {
             self.upstreams.learn_queries_max(endpoint, close, cx.now);
@@ -409,5 +412,80 @@ mod tests {
         let on_first = links.iter().take_while(|link| **link == links[0]);
         assert_eq!(on_first.count(), 5, "{links:?}");
         assert_eq!(links.len(), 8);
+    }
+
+    /// Asks for these names. Returns the queries that are sent.
+    fn send(scene: &mut Scene, letters: &[u8]) -> Vec<(LinkKey, Vec<u8>)> {
+        let mut sent = Vec::new();
+        for letter in letters {
+            scene.ask(&query_for(*letter), ClientTransport::Udp);
+            scene.bring_up();
+            sent.append(&mut scene.sent());
+        }
+        sent
+    }
+
+    /// Returns the number of queries per connection, and whether queries go one at a time.
+    fn learned(scene: &Scene, link: LinkKey) -> (usize, bool) {
+        let link = scene.proxy.upstreams.link(link).unwrap();
+        let capacity = &scene.proxy.upstreams.endpoint(link.endpoint_key()).capacity;
+        (
+            capacity.queries_max(scene.now),
+            capacity.is_serial(scene.now),
+        )
+    }
+
+    #[test]
+    fn close_without_goaway_shows_no_number_of_queries() {
+        for (upstream, expected) in [("-uhttps://192.0.2.1", false), ("-u192.0.2.1", true)] {
+            let mut scene = Scene::with(&[upstream]);
+            for letter in (b'a'..b'i').step_by(2) {
+                let sent = send(&mut scene, &[letter, letter + 1]);
+                let (link, query) = sent.last().unwrap();
+                assert_eq!(scene.reply_to(*link, query), 1);
+                let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+                outbox.clear();
+                proxy.handle_link_down(*link, &FailureKind::Closed.into(), scene.now, outbox);
+                scene.bring_up();
+                for (link, query) in scene.sent() {
+                    scene.reply_to(link, &query);
+                }
+                scene.now += Duration::from_secs(1);
+            }
+            let link = send(&mut scene, b"z")[0].0;
+            let is_limited = learned(&scene, link).0 < usize::MAX;
+            assert_eq!(is_limited, expected, "{upstream}");
+        }
+    }
+
+    #[test]
+    fn request_that_was_reset_counts_toward_the_queries_of_a_connection() {
+        let mut scene = Scene::with(&["-uhttps://192.0.2.1"]);
+        let sent = send(&mut scene, b"abc");
+        let (link, _) = sent[0];
+        assert_eq!(scene.reply_to(link, &sent[0].1), 1);
+        let id = |nth: usize| Header::parse(&sent[nth].1).unwrap().id;
+        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+        proxy.handle_reset(link, id(1), false, scene.now, outbox);
+        scene.bring_up();
+        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+        proxy.handle_draining(link, scene.now, outbox);
+        outbox.clear();
+        proxy.handle_reset(link, id(2), true, scene.now, outbox);
+        scene.bring_up();
+        let (link, _) = scene.sent()[0];
+        assert_eq!(learned(&scene, link).0, 2);
+    }
+
+    #[test]
+    fn slow_request_does_not_end_concurrency() {
+        for (upstream, expected) in [("-uhttps://192.0.2.1", false), ("-u192.0.2.1", true)] {
+            let mut scene = Scene::with(&[upstream]);
+            let link = send(&mut scene, b"a")[0].0;
+            let endpoint = scene.proxy.upstreams.link(link).unwrap().endpoint_key();
+            let (upstreams, now) = (&mut scene.proxy.upstreams, scene.now);
+            upstreams.on_pipelined_silence(endpoint, true, now);
+            assert_eq!(learned(&scene, link).1, expected, "{upstream}");
+        }
     }
 }

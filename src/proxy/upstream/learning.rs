@@ -64,7 +64,9 @@ impl Upstreams {
             && capacity.connections_max(now).is_none()
     }
 
-    /// Learns the number of queries per connection from a close that no query is the reason for.
+    /// Learns the number of queries per connection from a close that no query is the reason for. A
+    /// server of HTTP/2 announces such a close (RFC 9113, section 6.8); otherwise it has another
+    /// reason, such as too many connections of the client.
     pub(in crate::proxy) fn learn_queries_max(
         &mut self,
         endpoint: EndpointKey,
@@ -72,6 +74,9 @@ impl Upstreams {
         now: Instant,
     ) {
         let endpoint = self.endpoint_mut(endpoint);
+        if endpoint.scheme == Scheme::Https && !close.is_announced {
+            return;
+        }
         let before = endpoint.capacity.queries_max(now);
         endpoint.capacity.on_closed(close, now);
         let queries = endpoint.capacity.queries_max(now);
@@ -119,7 +124,7 @@ impl Upstreams {
         if endpoint.capacity.on_stream_refused(older, now) {
             let label = &endpoint.label();
             log::info!(
-                "upstream {label}: refuses concurrent requests; sending fewer at a time on a \
+                "upstream {label}: refuses concurrent requests; limiting them to {older} per \
                  connection"
             );
         }
@@ -147,7 +152,8 @@ impl Upstreams {
     }
 
     /// Records that an endpoint left a query unanswered for long although it answered a query that
-    /// was sent at the same time or later.
+    /// was sent at the same time or later. Over HTTP/2, which has a stream for each query, this
+    /// does not mean that the endpoint reads one query at a time.
     pub(in crate::proxy) fn on_pipelined_silence(
         &mut self,
         key: EndpointKey,
@@ -155,7 +161,9 @@ impl Upstreams {
         now: Instant,
     ) {
         let endpoint = self.endpoint_mut(key);
-        if endpoint.capacity.on_pipelined_silence(is_overdue, now) {
+        if endpoint.scheme != Scheme::Https
+            && endpoint.capacity.on_pipelined_silence(is_overdue, now)
+        {
             let label = &endpoint.label();
             log::debug!(
                 "upstream {label}: a pipelined query was not answered; sending one query at a \

@@ -387,7 +387,8 @@ impl<S: Read + Write> ClientStream<S> {
         {
             let (peer, protocol) = (self.peer, self.protocol().label());
             log::debug!(
-                "client {peer} ({protocol}): closing the connection: too much data without a query"
+                "client {peer} ({protocol}): closing the connection: too many messages or too \
+                 much data without a DNS query"
             );
             self.framing.end();
             self.send_output();

@@ -18,6 +18,8 @@ pub(super) struct Http2State {
     streams_max: usize,
     /// The number of requests since the last answer that the peer refused or reset.
     failed_requests: usize,
+    /// The number of requests that the peer reset and may have processed.
+    resets: usize,
     /// The peer has sent GOAWAY.
     is_going_away: bool,
 }
@@ -27,6 +29,7 @@ impl Default for Http2State {
         Self {
             streams_max: usize::MAX,
             failed_requests: 0,
+            resets: 0,
             is_going_away: false,
         }
     }
@@ -65,6 +68,11 @@ impl Link {
         self.sent.len() < self.http2.streams_max && !self.is_draining()
     }
 
+    /// Records that the peer reset a request, which it may have processed.
+    pub(in crate::proxy) fn on_reset(&mut self) {
+        self.http2.resets += 1;
+    }
+
     /// Records that the peer refused or reset a request, and whether the endpoint has another link
     /// that works. Returns whether this link is to be replaced.
     pub(in crate::proxy) fn on_failed_request(&mut self, has_working: bool, now: Instant) -> bool {
@@ -74,7 +82,7 @@ impl Link {
         is_replaceable && self.http2.failed_requests >= FAILED_REQUESTS_MAX
     }
 
-    /// Returns the close of this link after a GOAWAY that refuses all queries but the answered ones
+    /// Returns the close of this link after a GOAWAY that refuses all queries but those that ended
     /// and the `older` ones.
     pub(in crate::proxy) fn refusal_by_goaway(
         &self,
@@ -82,9 +90,10 @@ impl Link {
         now: Instant,
     ) -> ConnectionClose {
         ConnectionClose {
-            answers: self.answers + older,
+            answers: self.answers + self.http2.resets + older,
             since_answer: Duration::ZERO,
             owes_answers: true,
+            is_announced: true,
             opened_at: self.opened_at,
             at: now,
         }

@@ -340,6 +340,7 @@ impl Link {
             answers: self.answers(),
             since_answer: now - self.last_answer().unwrap_or(now),
             owes_answers: self.waited_for() > 0,
+            is_announced: self.is_going_away(),
             opened_at: self.opened_at(),
             at: now,
         }
