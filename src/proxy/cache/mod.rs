@@ -119,6 +119,16 @@ pub(super) enum Recall {
 }
 
 impl Recall {
+    /// Returns the answer, fresh or stale.
+    pub(in crate::proxy) fn answer(&self) -> Option<Entry> {
+        match self {
+            Self::Fresh { entry, .. } | Self::Stale(entry) | Self::StaleInUse { entry, .. } => {
+                Some(*entry)
+            }
+            Self::Failed(_) | Self::Nothing => None,
+        }
+    }
+
     /// Returns whether no other entry can be better.
     fn is_final(&self) -> bool {
         matches!(self, Self::Fresh { .. } | Self::Failed(_))

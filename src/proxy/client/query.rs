@@ -354,7 +354,7 @@ impl Proxy {
             reception: Reception::of(request.asked),
         };
         let mut exchange = Exchange::new(purpose, pool, query, (cx.now, deadline));
-        exchange.is_retest = self.failures.begin_retest(request.question, deadline);
+        exchange.is_retest = may_retest && self.failures.begin_retest(request.question, deadline);
         exchange.holder = Some(holder);
         if is_recursive(request.message) {
             exchange.lookup = request.lookup;

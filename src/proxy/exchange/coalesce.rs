@@ -112,7 +112,10 @@ impl Proxy {
         let (leaving, others): (Vec<_>, Vec<_>) = followers.into_iter().partition(leaves);
         self.exchanges[key].followers = others;
         for follower in &leaving {
-            self.exchanges[*follower].coalescing = Coalescing::Alone;
+            let follower = &mut self.exchanges[*follower];
+            follower.coalescing = Coalescing::Alone;
+            // Its time may end before it is dispatched.
+            follower.retry.set_late(true);
         }
         self.dispatch_later(leaving);
     }
@@ -439,6 +442,18 @@ mod tests {
         // The failure was long ago.
         scene.after(100_000);
         assert_eq!((scene.ask_late(1_900), scene.rcodes()), (1, vec![]));
+        scene.outbox.clear();
+        assert_eq!((scene.ask_for("www", true), scene.rcodes()), (0, vec![]));
+    }
+
+    #[test]
+    fn failures_of_a_late_query_and_its_follower_in_one_turn_are_not_cached() {
+        let mut scene = scene(ONE);
+        assert_eq!(scene.answer(), 1);
+        assert_eq!((scene.ask_late(20), scene.ask_late(21)), (1, 0));
+        assert_eq!(scene.after(22).0, [Rcode::SERVFAIL; 2]);
+        scene.outbox.clear();
+        assert_eq!((scene.ask_for("www", true), scene.rcodes()), (1, vec![]));
     }
 
     #[test]
@@ -479,27 +494,48 @@ mod tests {
         assert_eq!((scene.ask_for("www", true), scene.rcodes()), (1, vec![]));
     }
 
+    /// Creates a scene in which the answer for `www` is stale.
+    fn stale_scene(arguments: &[&str]) -> Scene {
+        let mut scene = scene(arguments);
+        assert_eq!(scene.answer(), 1);
+        assert_eq!((scene.ask_for("www", true), scene.answer()), (1, 1));
+        for _ in 0..8 {
+            scene.after(10_000);
+            scene.ask_for("first", true);
+            scene.answer();
+        }
+        scene.outbox.clear();
+        scene
+    }
+
     #[test]
     fn late_query_does_not_extend_the_use_of_a_stale_answer() {
-        // A query that is sent, and one whose time has passed.
-        for milliseconds_left in [10, 0] {
-            let mut scene = scene(ONE);
-            assert_eq!(scene.answer(), 1);
-            assert_eq!((scene.ask_for("www", true), scene.answer()), (1, 1));
-            for _ in 0..8 {
-                scene.after(10_000);
-                scene.ask_for("first", true);
-                scene.answer();
+        // A query whose time has passed, one that is sent, and a follower whose time ends before or
+        // together with that of the query that it follows.
+        for milliseconds_left in [&[0][..], &[10], &[20, 10], &[10, 11]] {
+            let mut scene = stale_scene(ONE);
+            for milliseconds_left in milliseconds_left {
+                scene.ask_late(*milliseconds_left);
             }
-            scene.outbox.clear();
-            scene.ask_late(milliseconds_left);
-            while scene.rcodes().is_empty() {
-                scene.after(11);
+            let mut rcodes = scene.rcodes();
+            while rcodes.len() < milliseconds_left.len() {
+                rcodes.extend(scene.after(12).0);
             }
-            assert_eq!(scene.rcodes(), [Rcode::NOERROR]);
+            assert!(rcodes.iter().all(|rcode| *rcode == Rcode::NOERROR));
             scene.after(100);
-            assert_eq!(scene.ask_for("www", true), 1, "{milliseconds_left}");
+            assert_eq!(scene.ask_for("www", true), 1, "{milliseconds_left:?}");
         }
+    }
+
+    #[test]
+    fn error_for_a_late_query_does_not_extend_the_use_of_a_stale_answer() {
+        let mut scene = stale_scene(&["-u192.0.2.1", "-u192.0.2.2", "--policy=ordered"]);
+        assert_eq!(scene.ask_late(50), 1);
+        scene.reply_first([0x81, 0x82]);
+        assert_eq!((scene.rcodes(), scene.sent().len()), (vec![], 1));
+        assert_eq!(scene.after(51).0, [Rcode::NOERROR]);
+        scene.after(100);
+        assert_eq!((scene.ask_for("www", true), scene.rcodes()), (1, vec![]));
     }
 
     #[test]

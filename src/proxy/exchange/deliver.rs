@@ -38,8 +38,9 @@ impl Proxy {
         let kept = match exchange.lookup {
             _ if is_truncated(answer) => Kept::No,
             Some(lookup) if exchange.retry.fails_alone() && is_error(answer.rcode()) => {
-                let better = self.cache.better_than_error(question, lookup, cx.now);
-                better.map_or(Kept::No, Kept::Previous)
+                // Other queries may still get an answer from upstream.
+                let known = self.cache.recall(question, lookup, cx.now).answer();
+                known.map_or(Kept::No, Kept::Previous)
             }
             Some(lookup) => self.cache.keep(question, lookup, answer, cx.now),
             None if exchange.is_for_client() => {

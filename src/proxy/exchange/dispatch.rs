@@ -46,11 +46,9 @@ impl Proxy {
             } else {
                 cx.now
             };
-            if exchange.deadline - had_time_since < self.config.timeouts.attempt
-                && exchange.is_for_answer()
-            {
-                exchange.retry.set_late();
-            }
+            let is_late = exchange.deadline - had_time_since < self.config.timeouts.attempt
+                && exchange.is_for_answer();
+            exchange.retry.set_late(is_late);
             let remembered = if self.bad_answers.is_empty() {
                 UpstreamSet::default()
             } else {

@@ -41,6 +41,10 @@ impl Proxy {
             self.fail_alone_for_time(key);
         }
         let exchange = &mut self.exchanges[key];
+        if exchange.coalescing == Coalescing::Following {
+            // The exchange that it follows may still get an answer.
+            exchange.retry.set_fails_alone();
+        }
         let (purpose, pool, has_error) = (exchange.purpose, exchange.pool, exchange.has_error());
         if let Some(fallback) = exchange.retry.take_fallback() {
             let answer = Message::parse(&fallback).expect("a fallback was parsed before");
@@ -57,9 +61,7 @@ impl Proxy {
         let failure = failure.or_else(|| self.last_failure(pool, cx.now));
         let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
         let exchange = &self.exchanges[key];
-        // A follower asked no upstream: the exchange that it follows may still get an answer.
         if matches!(purpose, Purpose::Client { .. } | Purpose::Cache)
-            && exchange.coalescing != Coalescing::Following
             && !exchange.retry.fails_alone()
         {
             let (question, by) = (exchange.query.question(), (pool, exchange.asked_at));

@@ -139,9 +139,11 @@ impl Retry {
         self.0.as_ref().is_some_and(|state| state.is_late)
     }
 
-    /// Records that the query is first sent with less time left than an attempt may take.
-    pub(in crate::proxy) fn set_late(&mut self) {
-        self.state().is_late = true;
+    /// Sets whether the query is first sent with less time left than an attempt may take.
+    pub(in crate::proxy) fn set_late(&mut self, is_late: bool) {
+        if is_late != self.is_late() {
+            self.state().is_late = is_late;
+        }
     }
 
     /// Records that a failure is due to the time or the room of this query alone.

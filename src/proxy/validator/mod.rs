@@ -17,6 +17,12 @@
 mod counters;
 mod late;
 mod room;
+/// Returns whether answers to a query are validated: it does not disable that (CD), and the class
+/// has trust anchors.
+fn is_checked(query: &Query) -> bool {
+    !query.flags().contains(Flags::CD) && query.question().class() == CLASS_IN
+}
+
 #[cfg(test)]
 mod simulation_tests;
 #[cfg(test)]
@@ -422,9 +428,8 @@ impl Proxy {
         let validator = self.validator.as_mut().expect("the validator is on");
         let is_data = matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN);
         let question = exchange.query.question();
-        let is_checked = !exchange.query.flags().contains(Flags::CD)
-            && !matches!(exchange.purpose, Purpose::Probe | Purpose::Bootstrap(..))
-            && question.class() == CLASS_IN;
+        let is_checked = is_checked(&exchange.query)
+            && !matches!(exchange.purpose, Purpose::Probe | Purpose::Bootstrap(..));
         if !is_data || !is_checked || !validator.validates(exchange.pool) {
             self.on_accepted(key, || source, cx.now);
             return self.deliver_unchecked(key, answer, cx);

@@ -1,7 +1,7 @@
 //! The effects of a verdict: known zones, denial cache, response, log and metrics.
 
 use super::room::client_of;
-use super::{AnswerLimit, AskerLimit, BOGUS_OF_ONE, Parked, ROOT};
+use super::{AnswerLimit, AskerLimit, BOGUS_OF_ONE, Parked, ROOT, is_checked};
 use crate::base::time::Instant;
 use crate::config::DnssecMode;
 use crate::dnssec::validation::{SecurityKind, SecurityStatus};
@@ -260,7 +260,7 @@ impl Proxy {
         cx: &mut Cx<'_>,
     ) {
         let is_data = matches!(answer.rcode(), Rcode::NOERROR | Rcode::NXDOMAIN);
-        let is_checked = !self.exchanges[key].query.flags().contains(Flags::CD);
+        let is_checked = is_checked(&self.exchanges[key].query);
         let is_truncated = answer.header().flags.contains(Flags::TC);
         let is_error = is_on && is_of_validated && is_checked && (!is_data || is_truncated);
         let is_refusal = matches!(

@@ -40,6 +40,24 @@ fn failure_for_lack_of_time_to_verify_is_not_cached() {
     );
 }
 
+#[test]
+fn failure_of_a_follower_for_lack_of_time_to_verify_is_not_cached() {
+    let mut clients = TestClients::busy(200);
+    let asked_at = clients.world.scene.now;
+    assert_eq!(clients.ask(1_000, 1, "alias.nsec3.tld1"), []);
+    clients.world.scene.now += Duration::from_millis(10);
+    assert_eq!(clients.ask(1_001, 1, "alias.nsec3.tld1"), []);
+    // The time of both ends within one verification.
+    let start = asked_at + Duration::from_millis(20);
+    assert_eq!(clients.turns_of_50_ms(start, 1_000), Rcode::SERVFAIL);
+    clients.verify_all();
+    let responses = clients.ask(2_000, 3, "alias.nsec3.tld1");
+    assert!(
+        !responses.contains(&(2_000, Rcode::SERVFAIL)),
+        "{responses:?}"
+    );
+}
+
 /// The first upstream answers with an error or a lie, and the true answer of the second one is not
 /// verified in time.
 #[test]

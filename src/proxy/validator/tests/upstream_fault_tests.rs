@@ -114,6 +114,30 @@ fn upstream_without_dnssec_is_servfail_with_the_reason() {
 }
 
 #[test]
+fn refused_query_of_another_class_is_no_failed_validation() {
+    let mut world = World::new(ON);
+    let query = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x07version\x04bind\0\0\x10\0\x03";
+    let scene = &mut world.scene;
+    scene.ask(query, ClientTransport::Udp);
+    while scene.rcodes().is_empty() {
+        scene.bring_up();
+        let sent = scene.sent();
+        assert!(!sent.is_empty());
+        scene.outbox.clear();
+        for (link, query) in sent {
+            let end = Message::parse(&query).expect("a query").records_start();
+            let mut reply = query[..end].to_vec();
+            (reply[2], reply[3], reply[11]) = (0x81, 0x84, 0);
+            let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+            proxy.handle_reply(link, &reply, scene.now, outbox);
+        }
+    }
+    assert_eq!(scene.rcodes(), [Rcode::NOTIMP]);
+    let counters = &scene.proxy.counters().dnssec;
+    assert!(counters.verdicts().all(|(_, count)| count == 0));
+}
+
+#[test]
 fn missing_records_are_named_in_the_error() {
     for missing in ["./DNSKEY", "tld1./DNSKEY", "nsec3.tld1./DS"] {
         let mut world = World::new(ON);
