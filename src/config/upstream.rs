@@ -48,6 +48,9 @@ pub struct Upstream {
     pub identity: Option<Identity>,
     /// The answers for the domains of the upstream are validated, if DNSSEC validation is on.
     pub is_validated: bool,
+    /// The upstream is queried only while no upstream of the same names without this setting is
+    /// usable.
+    pub is_fallback: bool,
 }
 
 /// The PEM files of a certificate and its key.
@@ -126,6 +129,7 @@ impl Upstream {
             pins: Pins::default(),
             identity: None,
             is_validated: false,
+            is_fallback: false,
         }
     }
 
@@ -134,8 +138,17 @@ impl Upstream {
         !self.domains.is_empty() || !self.domains_files.is_empty()
     }
 
-    /// Describes the names that the upstream serves.
-    pub fn names(&self) -> String {
+    /// Describes the queries that the upstream gets.
+    pub fn queries(&self) -> String {
+        let condition = if self.is_fallback {
+            " while no other upstream is usable"
+        } else {
+            ""
+        };
+        format!("{}{condition}", self.names())
+    }
+
+    fn names(&self) -> String {
         if !self.is_exclusive() {
             return "any name".to_owned();
         }
@@ -196,7 +209,7 @@ impl FromStr for Upstream {
         let identity = settings.identity()?;
         let (domains, domains_files) = (settings.domains, settings.domains_files);
         let is_exclusive = !domains.is_empty() || !domains_files.is_empty();
-        let is_validated = settings.is_validated;
+        let (is_validated, is_fallback) = (settings.is_validated, settings.is_fallback);
         if is_validated && !is_exclusive {
             return Err(
                 "domain= with dnssec: --dnssec already validates upstreams without domain=".into(),
@@ -231,6 +244,7 @@ impl FromStr for Upstream {
             pins,
             identity,
             is_validated,
+            is_fallback,
         })
     }
 }
@@ -292,6 +306,7 @@ struct Settings {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     is_validated: bool,
+    is_fallback: bool,
 }
 
 impl Settings {
@@ -309,6 +324,7 @@ impl Settings {
             }
             ("pin-sha256", pin) => self.pins.pins.push(pin.parse()?),
             ("dnssec", "") if setting == "dnssec" => self.is_validated = true,
+            ("fallback", "") if setting == "fallback" => self.is_fallback = true,
             ("pin-only", "") => self.set_rule(PinRule::Instead)?,
             ("pin-report", "") => self.set_rule(PinRule::Report)?,
             ("client-cert" | "client-key" | "domains-file", path) if path.starts_with("~/") => {
@@ -331,7 +347,8 @@ impl Settings {
             (key, _) => {
                 let expected = format!(
                     "one of the settings domain=, domains-file=, pin-sha256=, pin-only, \
-                     pin-report, client-cert=, client-key= and dnssec after the comma, not {key:?}"
+                     pin-report, client-cert=, client-key=, dnssec and fallback after the comma, \
+                     not {key:?}"
                 );
                 return Err(expected.into());
             }

@@ -414,19 +414,6 @@ fn option_without_effect_is_a_warning() {
 }
 
 #[test]
-fn names_without_an_upstream_are_a_warning() {
-    let warnings = warnings("-u udp://10.0.0.1,domain=a -u 1.1.1.1,domain=b");
-    let [warning] = &warnings[..] else {
-        panic!("{warnings:?}");
-    };
-    assert_eq!(
-        warning,
-        "--upstream: every upstream has domain= or domains-file=: queries for other names get \
-         REFUSED; add an upstream without them to answer these"
-    );
-}
-
-#[test]
 fn error_about_several_options_has_the_line_of_the_file() {
     for (text, start) in [
         ("listen = ::1\nlisten = ::1", "FILE:2: --listen: "),

@@ -293,3 +293,5 @@ mod listen_tests;
 mod message_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upstream_tests;

@@ -19,10 +19,12 @@ const REPEATABLE: [&str; 7] = [
 ];
 
 /// Settings of an upstream, which are not options.
-pub(super) const UPSTREAM_SETTINGS: [&str; 6] = [
+pub(super) const UPSTREAM_SETTINGS: [&str; 8] = [
     "client-cert",
     "client-key",
     "domain",
+    "domains-file",
+    "fallback",
     "pin-only",
     "pin-report",
     "pin-sha256",

@@ -492,6 +492,10 @@ fn option_with_an_empty_value_is_an_error() {
     for spec in [
         "1.1.1.1,pin-only=",
         "1.1.1.1,pin-report=",
+        "1.1.1.1,fallback=",
+        "1.1.1.1,fallback=yes",
+        "1.1.1.1,domains-file=",
+        "1.1.1.1,domains-file=~/names",
         "1.1.1.1,domain=",
         "1.1.1.1#",
     ] {

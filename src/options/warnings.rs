@@ -83,6 +83,7 @@ pub(super) fn of_several_options(config: &Config, given: &Given) -> Vec<String> 
     let mut warnings = without_effect(config, given);
     warnings.extend(dnssec(&config.dnssec, &config.upstreams));
     warnings.extend(only_domains(&config.upstreams));
+    warnings.extend(only_fallbacks(config));
     let has_client_ca = config
         .tls
         .as_ref()
@@ -166,6 +167,23 @@ fn only_domains(upstreams: &[Upstream]) -> Option<String> {
          REFUSED; add an upstream without them to answer these"
             .to_owned()
     })
+}
+
+/// Returns a warning about names whose upstreams are all fallbacks.
+fn only_fallbacks(config: &Config) -> Option<String> {
+    let upstreams = &config.upstreams;
+    let is_fallback = |index: &usize| upstreams[*index].is_fallback;
+    let others = (0..upstreams.len()).filter(|index| !upstreams[*index].is_exclusive());
+    let groups = config.domains.groups().iter();
+    let groups = groups.map(|group| group.upstreams.clone());
+    let mut pools = groups.chain([others.collect()]);
+    pools
+        .any(|pool| !pool.is_empty() && pool.iter().all(is_fallback))
+        .then(|| {
+            "--upstream: fallback: no effect, since every upstream of the same names has it: \
+             remove it from one of them"
+                .to_owned()
+        })
 }
 
 /// Returns a warning about a comment of an options file that looks like the name in the certificate

@@ -57,8 +57,8 @@ impl<N: Net> Reactor<N> {
             }
         }
         for upstream in &self.config.upstreams {
-            let names = upstream.names();
-            log::info!("upstream {upstream}: will be queried for {names}");
+            let queries = upstream.queries();
+            log::info!("upstream {upstream}: will be queried for {queries}");
         }
     }
 

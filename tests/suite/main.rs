@@ -8,6 +8,7 @@
 // The query engine, driven by calls.
 mod cache_hit_rate;
 mod cache_scenarios;
+mod fallback_scenarios;
 mod freshness_scenarios;
 mod hostile_replies;
 mod link_end_scenarios;

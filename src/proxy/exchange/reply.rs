@@ -284,10 +284,13 @@ impl Proxy {
                 is_malformed: false,
             });
             exchange.attempts.on_error(attempt);
+            let question = exchange.query.question();
+            self.upstreams.on_error(endpoint, question, cx.now);
         } else {
             exchange.attempts.on_uncounted_end(attempt);
             exchange.preferences.needs_stream = true;
         }
+        let exchange = &self.exchanges[exchange_key];
         let may_be_sent = exchange.attempts.may_be_sent();
         if quality == ReplyQuality::TruncatedStream {
             return self.ask_once_more(exchange_key, upstream, cx);

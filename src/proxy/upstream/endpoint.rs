@@ -23,6 +23,8 @@ pub(in crate::proxy) struct Endpoint {
     pub(in crate::proxy) address: SocketAddr,
     /// The name in the log.
     label: String,
+    /// True if the endpoint is queried only while no other one of its pool is usable.
+    pub(super) is_fallback: bool,
     /// True while its upstream has this address.
     pub(super) is_listed: bool,
     /// Links that take queries, opening or up, oldest first.
@@ -66,6 +68,7 @@ impl Endpoint {
             scheme,
             address,
             label,
+            is_fallback: false,
             is_listed: true,
             links: Vec::new(),
             isolated: Vec::new(),

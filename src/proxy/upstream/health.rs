@@ -35,6 +35,8 @@ pub(in crate::proxy) struct Health {
     /// back-offs.
     recovered: Option<(Instant, u32)>,
     bad_answers: BadAnswerStreak,
+    /// The same for errors that no other upstream was asked about.
+    errors: BadAnswerStreak,
     end_streak: EndStreak,
 }
 
@@ -83,6 +85,11 @@ impl BadAnswerStreak {
         if !self.names.contains(&name) && self.names.len() < Self::NAMES_MAX {
             self.names.push(name);
         }
+        self.are_too_many()
+    }
+
+    /// Returns whether so many questions have failed.
+    fn are_too_many(&self) -> bool {
         self.names.len() >= Self::NAMES_MAX
     }
 
@@ -258,6 +265,16 @@ impl Health {
         outage.is_some_and(|outage| outage.is_under_test && is_fresh(outage))
     }
 
+    /// Records an error of this endpoint.
+    pub(in crate::proxy) fn on_error(&mut self, question: Question<'_>, now: Instant) {
+        self.errors.add(question, now);
+    }
+
+    /// Returns whether there is no outage, and several distinct questions in a row have not failed.
+    pub(in crate::proxy) fn is_useful(&self) -> bool {
+        self.is_healthy() && !self.errors.are_too_many()
+    }
+
     /// Records a question that failed here and was answered by another upstream. Returns whether
     /// the endpoint has an outage: either several distinct questions have failed in a row, or there
     /// was an outage before.
@@ -380,6 +397,7 @@ impl Health {
         }
         if is_useful {
             self.bad_answers.on_useful_answer(now);
+            self.errors.on_useful_answer(now);
         }
         self.end_if(now, |outage| match FailureClass::of(outage.kind) {
             FailureClass::Silent => true,

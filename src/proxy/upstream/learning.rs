@@ -201,6 +201,16 @@ impl Upstreams {
         self.endpoint_mut(key).set_datagrams_lost(are_lost, now);
     }
 
+    /// Records an error of an endpoint.
+    pub(in crate::proxy) fn on_error(
+        &mut self,
+        key: EndpointKey,
+        question: Question<'_>,
+        now: Instant,
+    ) {
+        self.endpoint_mut(key).health.on_error(question, now);
+    }
+
     /// Records that a question failed at an endpoint and was answered by another upstream. Returns
     /// whether the endpoint has an outage: one question, or one type, is not enough.
     pub(in crate::proxy) fn on_bad_answer(

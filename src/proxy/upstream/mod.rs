@@ -71,7 +71,6 @@ use crate::base::time::Instant;
 use crate::config::{Config, Limits, Policy, Scheme, Timeouts};
 
 use super::actions::Destination;
-use super::exchange::preferences::UpstreamSet;
 use super::keys::{EndpointKey, LinkKey, PoolIndex, UpstreamIndex};
 use answer_order::AnswerOrder;
 use health::Change;
@@ -86,6 +85,8 @@ pub(super) struct Upstreams {
     limits: Limits,
     endpoints: Arena<EndpointKey, Endpoint>,
     pools: Vec<Pool>,
+    /// The upstreams that are queried only while no other one of their pools is usable.
+    fallbacks: Vec<UpstreamIndex>,
     links: Arena<LinkKey, Link>,
     /// The number of links that are being opened.
     links_opening: usize,
@@ -125,12 +126,15 @@ impl Upstreams {
             members,
             ranking: Vec::new(),
         };
+        let upstreams = config.upstreams.iter().enumerate();
+        let fallbacks = upstreams.filter(|(_, upstream)| upstream.is_fallback);
         Self {
             policy: config.policy,
             timeouts: config.timeouts,
             limits: config.limits,
             endpoints: Arena::default(),
             pools: pools.into_iter().map(pool).collect(),
+            fallbacks: fallbacks.map(|(index, _)| UpstreamIndex(index)).collect(),
             links: Arena::default(),
             links_opening: 0,
             stats: labels.into_iter().map(Stats::new).collect(),
@@ -143,7 +147,7 @@ impl Upstreams {
         *self = Self { links, ..others };
     }
 
-    /// Adds an address behind the other addresses of its upstream.
+    /// Adds an address behind the other addresses of its upstream. Fallbacks are behind all others.
     pub(super) fn add(
         &mut self,
         upstream: UpstreamIndex,
@@ -152,10 +156,13 @@ impl Upstreams {
         label: String,
     ) {
         self.sweep();
-        let endpoint = Endpoint::new(upstream, scheme, address, label);
+        let place_of = |upstream| (self.fallbacks.contains(&upstream), upstream);
+        let place = place_of(upstream);
+        let mut endpoint = Endpoint::new(upstream, scheme, address, label);
+        endpoint.is_fallback = place.0;
         let key = self.endpoints.insert(endpoint);
         let endpoints = &self.endpoints;
-        let member = |key: &EndpointKey| endpoints.get(*key).map(|e| e.upstream);
+        let place_of = |key: &EndpointKey| endpoints.get(*key).map(|e| place_of(e.upstream));
         for pool in &mut self.pools {
             if !pool.members.contains(&upstream) {
                 continue;
@@ -163,8 +170,8 @@ impl Upstreams {
             let own = pool
                 .ranking
                 .iter()
-                .rposition(|k| member(k) == Some(upstream));
-            let later = pool.ranking.iter().position(|k| member(k) > Some(upstream));
+                .rposition(|k| place_of(k) == Some(place));
+            let later = pool.ranking.iter().position(|k| place_of(k) > Some(place));
             let rank = own.map(|own| own + 1).or(later);
             pool.ranking.insert(rank.unwrap_or(pool.ranking.len()), key);
         }
@@ -393,12 +400,6 @@ impl Upstreams {
     /// Returns whether an endpoint has an outage.
     pub(super) fn has_outage(&self, key: EndpointKey) -> bool {
         !self.endpoint(key).health.is_healthy()
-    }
-
-    /// Returns whether every upstream of a pool is in `set`.
-    pub(super) fn is_covered(&self, pool: PoolIndex, set: UpstreamSet) -> bool {
-        let mut members = self.pools[pool.0].members.iter();
-        members.all(|upstream| set.contains(*upstream))
     }
 
     /// Returns whether any endpoint of a pool has an outage.

@@ -62,7 +62,10 @@ impl Upstreams {
         let preferences = request.preferences;
         let all = || {
             let ranked = self.ranked(pool);
-            ranked.filter(|(_, endpoint)| !preferences.exclude.contains(endpoint.upstream))
+            ranked.filter(|(_, endpoint)| {
+                !preferences.exclude.contains(endpoint.upstream)
+                    && (!endpoint.is_fallback || self.needs_fallback(pool))
+            })
         };
         let has_failed_it = |endpoint: &Endpoint| preferences.avoid.contains(endpoint.upstream);
         let healthy = |has_failed: bool| {
@@ -103,9 +106,11 @@ impl Upstreams {
     ) -> bool {
         let ranking = self.pools[pool.0].ranking.iter();
         let upstream = |key: &EndpointKey| self.endpoint(*key).upstream;
-        let untried = ranking
-            .clone()
-            .filter(|key| !preferences.exclude.contains(upstream(key)));
+        let needs_fallback = self.needs_fallback(pool);
+        let untried = ranking.filter(|key| {
+            !preferences.exclude.contains(upstream(key))
+                && (needs_fallback || !self.endpoint(**key).is_fallback)
+        });
         let untried: Vec<EndpointKey> = untried.copied().collect();
         // The silence may be a pause: the answer may still arrive until an outage is recorded.
         let has_no_outage = |key: &EndpointKey| self.endpoint(*key).health.is_healthy();
@@ -400,10 +405,14 @@ impl Upstreams {
     ) -> Option<RecoveryTest> {
         let busy = self.link(busy)?.endpoint;
         let ranking = &self.pools[pool.0].ranking;
-        let others = || ranking.iter().copied().filter(|key| *key != busy);
+        let is_fallback = |key: EndpointKey| self.endpoint(key).is_fallback;
+        let is_other = |key: &EndpointKey| *key != busy && is_fallback(*key) <= is_fallback(busy);
+        let others = || ranking.iter().copied().filter(is_other);
         let is_steady = |key: &EndpointKey| {
             let endpoint = self.endpoint(*key);
-            self.is_healthy(endpoint) && endpoint.health.is_steady(now, &self.timeouts)
+            self.is_healthy(endpoint)
+                && endpoint.health.is_steady(now, &self.timeouts)
+                && !endpoint.is_fallback
         };
         let pause_max = if ranking.iter().any(is_steady) {
             self.timeouts.backoff_max

@@ -26,7 +26,7 @@ const PROMPTLY: Duration = Duration::from_millis(2);
 const RETRANSMITTING: Duration = Duration::from_millis(500);
 
 /// The behaviour of an upstream at one of its addresses.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Behaviour {
     /// Answers; names that start with "slow" after this time, or never.
     Answers { slow: Option<Duration> },
@@ -123,7 +123,7 @@ pub enum Behaviour {
 }
 
 /// A reply of an upstream.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reply {
     pub rcode: Rcode,
     /// The TTL of the records of an answer.

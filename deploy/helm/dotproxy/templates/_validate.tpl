@@ -125,7 +125,7 @@ is no duration.
 
 {{/* Fails on options and upstreams that the program refuses. */}}
 {{- define "dotproxy.validateValues" -}}
-{{- $setting := "^(domain=.+|pin-sha256=.+|pin-only|pin-report|client-cert=.+|client-key=.+|dnssec)$" -}}
+{{- $setting := "^(domain=.+|domains-file=.+|pin-sha256=.+|pin-only|pin-report|client-cert=.+|client-key=.+|dnssec|fallback)$" -}}
 {{- $ipv4 := "((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(\\.(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])){3})" -}}
 {{- if not .Values.upstreams -}}
 {{- fail "upstreams: expected one or more upstreams, like 9.9.9.9@853#dns.quad9.net" -}}
@@ -136,7 +136,7 @@ is no duration.
 {{- end -}}
 {{- range rest (splitList "," $upstream) -}}
 {{- if not (regexMatch $setting .) -}}
-{{- fail (printf "upstreams: %q: expected domain=, pin-sha256=, pin-only, pin-report, client-cert=, client-key= or dnssec after a comma, not %q" $upstream .) -}}
+{{- fail (printf "upstreams: %q: expected domain=, domains-file=, pin-sha256=, pin-only, pin-report, client-cert=, client-key=, dnssec or fallback after a comma, not %q" $upstream .) -}}
 {{- end -}}
 {{- if and (hasPrefix "pin-sha256=" .) (not (regexMatch "^pin-sha256=[A-Za-z0-9+/]{43}=$" .)) -}}
 {{- fail (printf "upstreams: %q: expected a SHA-256 digest in base64 after pin-sha256=, 44 characters as printed by scripts/pin.sh" $upstream) -}}

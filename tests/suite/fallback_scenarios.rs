@@ -1,0 +1,115 @@
+//! Scenarios in simulated time of upstreams with `fallback`.
+
+use std::time::Duration;
+
+use dotproxy::wire::Rcode;
+
+use crate::support::scripted_upstreams::{Behaviour, Event, GOOD, World, at, failed, slower_than};
+
+const POLICIES: [&str; 3] = ["fastest", "ordered", "round-robin"];
+
+/// Returns a proxy in front of two upstreams, and of a fallback that comes first in the options.
+fn world(policy: &str, behaviours: [Behaviour; 3]) -> World {
+    let policy = format!("--policy={policy}");
+    let fallback = "-u192.0.2.9,fallback";
+    let mut world = World::started(&[&policy, fallback, "-u192.0.2.1", "-u192.0.2.2"]);
+    for (host, behaviour) in [1, 2, 9].into_iter().zip(behaviours) {
+        world.set_behaviour(host, behaviour);
+    }
+    world
+}
+
+#[test]
+fn fallback_gets_no_query_while_another_upstream_is_usable() {
+    let slow = Behaviour::Takes(Duration::from_millis(80));
+    let error = Behaviour::SaysOfBad(Rcode::SERVFAIL);
+    for policy in POLICIES {
+        for (first, second) in [
+            (slow, slow),
+            (error, error),
+            (GOOD, GOOD),
+            (Behaviour::NeverAnswers, slow),
+            (slow, Behaviour::Refuses),
+            (GOOD, Behaviour::Says(Rcode::REFUSED)),
+        ] {
+            let mut world = world(policy, [first, second, GOOD]);
+            for name in ["a.example", "b.example", "bad.example", "slow.example"] {
+                world.ask(name, 5.0, 0.0, 60.0);
+            }
+            world.run("a.example");
+            assert_eq!(world.sent_to(9), 0, "{policy} {first:?} {second:?}");
+        }
+    }
+}
+
+/// The names before, during and after the outage of the upstreams that are no fallback.
+const BEFORE: [&str; 5] = [
+    "a.example",
+    "b.example",
+    "c.example",
+    "d.example",
+    "e.example",
+];
+const DURING: [&str; 5] = [
+    "f.example",
+    "g.example",
+    "h.example",
+    "i.example",
+    "j.example",
+];
+const AFTER: [&str; 5] = [
+    "k.example",
+    "l.example",
+    "m.example",
+    "n.example",
+    "o.example",
+];
+
+#[test]
+fn fallback_serves_while_no_other_upstream_is_usable() {
+    for policy in POLICIES {
+        for failing in [
+            Behaviour::Refuses,
+            Behaviour::NeverAnswers,
+            Behaviour::DropsPackets,
+            Behaviour::Closes,
+            Behaviour::EndsAfterHandshake,
+            Behaviour::Impostor,
+            Behaviour::Says(Rcode::SERVFAIL),
+            Behaviour::Says(Rcode::REFUSED),
+        ] {
+            let mut world = world(policy, [GOOD, GOOD, GOOD]);
+            for host in [1, 2] {
+                world.plan(at(20.0), Event::BehaviourChange(host, failing));
+                world.plan(at(60.0), Event::BehaviourChange(host, GOOD));
+            }
+            for (names, from, to) in [
+                (BEFORE, 0.0, 19.0),
+                (DURING, 20.0, 60.0),
+                (AFTER, 66.0, 90.0),
+            ] {
+                for name in names {
+                    world.ask(name, 1.0, from, to);
+                }
+            }
+            let scene = format!("{policy} {failing:?}");
+            let mut failures = 0;
+            for name in DURING {
+                let responses = world.run(name);
+                failures += failed(&responses);
+                assert_eq!(slower_than(&responses, 4.5), 0, "{scene} {name}");
+            }
+            // The queries that show the outage.
+            assert!(failures <= 10, "{scene}: {failures}");
+            let to_fallback = |names: &[&str]| {
+                let questions = world.questions.iter().filter(|(host, _)| *host == 9);
+                let is_one = |question: &str| names.iter().any(|name| question.starts_with(name));
+                questions.filter(|(_, question)| is_one(question)).count()
+            };
+            let used = [&BEFORE, &DURING, &AFTER].map(|names| to_fallback(names));
+            assert_eq!(used[0], 0, "{scene}");
+            assert!(used[1] >= 190, "{scene}: {used:?}");
+            assert!(used[2] <= 20, "{scene}: {used:?}");
+        }
+    }
+}
