@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Idle timeout of a TCP client: RFC 7766, section 6.2.3 asks for a few seconds.
 const CLIENT_IDLE_MAX: Duration = Duration::from_secs(10);
 
+/// Maximum number of requests in flight on an HTTP/2 connection to an upstream.
+pub const HTTP2_STREAMS_MAX: usize = 100;
+
 /// Timeouts of queries and connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {

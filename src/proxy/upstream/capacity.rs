@@ -15,6 +15,8 @@ pub(super) struct ConnectionCapacity {
     /// The number of answers on the last connection that was closed soon after one, and the time of
     /// the close.
     last_close: Option<(usize, Instant)>,
+    /// The number of closes in a row after about the same number of answers.
+    alike_closes: u8,
     limit: Option<QueryLimit>,
     /// Closes until this time were caused by queries.
     explained_until: Instant,
@@ -48,8 +50,9 @@ pub(in crate::proxy) struct ConnectionClose {
     pub(super) since_answer: Duration,
     /// The upstream owed other answers.
     pub(super) owes_answers: bool,
-    /// The upstream announced the close (GOAWAY of HTTP/2).
-    pub(super) is_announced: bool,
+    /// The close is likely to be due to the number of queries: over HTTP/2, it was announced
+    /// (GOAWAY).
+    pub(super) is_telling: bool,
     /// The time at which the connection was opened.
     pub(super) opened_at: Instant,
     /// The time of the close.
@@ -73,6 +76,10 @@ enum Pipelining {
 impl ConnectionCapacity {
     /// Time for which a learned number of queries is used before it is tested again.
     const VALID: Duration = Duration::from_secs(600);
+
+    /// The number of closes in a row that show a number of queries although another reason is
+    /// likely for each: unbound closes HTTP/2 connections if it has too many.
+    const ALIKE_MIN: u8 = 4;
 
     /// Time for which a number of queries is used that only one close has shown.
     const ASSUMED: Duration = Duration::from_secs(10);
@@ -119,7 +126,7 @@ impl ConnectionCapacity {
             owes_answers,
             opened_at,
             at,
-            is_announced: _,
+            is_telling,
         } = close;
         // Connections that end in one event, such as a restart, count once.
         let is_same_event = |(_, at): (usize, Instant)| opened_at < at;
@@ -134,7 +141,18 @@ impl ConnectionCapacity {
         }
         let last = self.last_close.replace((answers, at));
         let agrees = |last: &usize| *last * 4 < answers * 5 && answers * 4 < *last * 5;
-        if let Some(last) = last.map(|(last, _)| last).filter(agrees) {
+        let alike = last.map(|(last, _)| last).filter(agrees);
+        self.alike_closes = alike.map_or(1, |_| self.alike_closes.saturating_add(1));
+        if !is_telling {
+            let number = alike.filter(|_| self.alike_closes >= Self::ALIKE_MIN);
+            if let Some(last) = number {
+                self.limit = Some(QueryLimit {
+                    queries: last.min(answers),
+                    until: now + Self::ASSUMED,
+                    is_agreed: false,
+                });
+            }
+        } else if let Some(last) = alike {
             let queries = last.min(answers);
             let until = now + Self::VALID;
             self.limit = Some(QueryLimit {
@@ -308,7 +326,7 @@ mod tests {
             answers,
             since_answer,
             owes_answers,
-            is_announced: false,
+            is_telling: true,
             opened_at,
             at,
         }
@@ -334,6 +352,25 @@ mod tests {
         assert_eq!(queries_max(&[1, 2]), usize::MAX);
         assert_eq!(queries_max(&[100, 7, 97, 100]), 97);
         assert_eq!(queries_max(&[0, 0, 0]), usize::MAX);
+    }
+
+    #[test]
+    fn four_closes_that_agree_set_the_limit_if_another_reason_is_likely() {
+        let mut capacity = ConnectionCapacity::default();
+        for (second, expected) in [(1, usize::MAX), (2, usize::MAX), (3, usize::MAX), (4, 7)] {
+            let mut close = close(7, Duration::ZERO, true, at(second), at(second));
+            close.is_telling = false;
+            capacity.on_closed(close, at(second));
+            assert_eq!(capacity.queries_max(at(second)), expected, "{second}");
+        }
+        assert_eq!(capacity.queries_max(at(15)), usize::MAX);
+        let mut capacity = ConnectionCapacity::default();
+        for (second, answers) in (1..).zip([7, 8, 7, 20, 7, 8, 30]) {
+            let mut close = close(answers, Duration::ZERO, true, at(second), at(second));
+            close.is_telling = false;
+            capacity.on_closed(close, at(second));
+        }
+        assert_eq!(capacity.queries_max(at(7)), usize::MAX);
     }
 
     #[test]

@@ -436,10 +436,32 @@ mod tests {
     }
 
     #[test]
+    fn new_connection_to_a_prompt_upstream_gets_no_more_requests_than_it_can_send() {
+        let mut scene = Scene::with(&["-uhttps://192.0.2.1"]);
+        let (link, query) = send(&mut scene, b"a").remove(0);
+        assert_eq!(scene.reply_to(link, &query), 1);
+        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+        proxy.handle_link_down(link, &FailureKind::Closed.into(), scene.now, outbox);
+        let mut opened = None;
+        for nth in 0..150 {
+            let mut query = query_for(b'0' + nth % 40);
+            query[16] = 1 + nth / 40;
+            scene.offer(&query, ClientTransport::Udp);
+            opened.get_or_insert_with(|| scene.opened_last());
+        }
+        scene.outbox.clear();
+        let (proxy, outbox) = (&mut scene.proxy, &mut scene.outbox);
+        proxy.handle_link_up(opened.unwrap(), false, scene.now, outbox);
+        let on_link = |(link, _): &(LinkKey, Vec<u8>)| Some(*link) == opened;
+        let sent = scene.sent().iter().filter(|one| on_link(one)).count();
+        assert_eq!(sent, 100);
+    }
+
+    #[test]
     fn close_without_goaway_shows_no_number_of_queries() {
         for (upstream, expected) in [("-uhttps://192.0.2.1", false), ("-u192.0.2.1", true)] {
             let mut scene = Scene::with(&[upstream]);
-            for letter in (b'a'..b'i').step_by(2) {
+            for letter in (b'a'..b'g').step_by(2) {
                 let sent = send(&mut scene, &[letter, letter + 1]);
                 let (link, query) = sent.last().unwrap();
                 assert_eq!(scene.reply_to(*link, query), 1);

@@ -65,8 +65,8 @@ impl Upstreams {
     }
 
     /// Learns the number of queries per connection from a close that no query is the reason for. A
-    /// server of HTTP/2 announces such a close (RFC 9113, section 6.8); otherwise it has another
-    /// reason, such as too many connections of the client.
+    /// server of HTTP/2 announces such a close (RFC 9113, section 6.8); otherwise it probably has
+    /// another reason, such as too many connections of the client.
     pub(in crate::proxy) fn learn_queries_max(
         &mut self,
         endpoint: EndpointKey,
@@ -74,9 +74,6 @@ impl Upstreams {
         now: Instant,
     ) {
         let endpoint = self.endpoint_mut(endpoint);
-        if endpoint.scheme == Scheme::Https && !close.is_announced {
-            return;
-        }
         let before = endpoint.capacity.queries_max(now);
         endpoint.capacity.on_closed(close, now);
         let queries = endpoint.capacity.queries_max(now);

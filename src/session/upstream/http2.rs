@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use super::acknowledgement::Acknowledgement;
 use super::stream::UpstreamEvent;
 use crate::base::failure::{Failure, FailureKind};
+use crate::config::bounds::HTTP2_STREAMS_MAX;
 use crate::config::upstream::HTTPS_PORT;
 use crate::config::{Host, Upstream};
 use crate::session::http2::{
@@ -16,16 +17,9 @@ use crate::session::transport::{Received, Transport};
 use crate::session::{Scratch, Step, Stream};
 use crate::wire::header::HEADER_LEN;
 
-/// Maximum number of queries that wait for a stream. The proxy knows how many streams the upstream
-/// allows, but the upstream may lower the number at any time.
-const WAITING_MAX: usize = 32;
-
-/// The dynamic table lets an upstream send most fields of a response as one byte. It also makes
-/// decoding cheaper.
-const LIMITS: Http2Limits = Http2Limits {
-    header_table_len: 4096,
-    ..Http2Limits::DEFAULT
-};
+/// Maximum number of queries that wait for a stream: all that the proxy has in flight. It knows how
+/// many streams the upstream allows, but the upstream may lower the number at any time.
+const WAITING_MAX: usize = HTTP2_STREAMS_MAX;
 
 /// The status code of a response with a DNS message (RFC 8484, section 4.2.1).
 const OK: u16 = 200;
@@ -108,7 +102,7 @@ impl<S: Stream> UpstreamHttp2<S> {
         let invalid = |_| Failure::new(FailureKind::Protocol, "the URL is not valid");
         let mut session = Self {
             transport,
-            http2: Http2Connection::client(LIMITS, head.map_err(invalid)?),
+            http2: Http2Connection::client(Http2Limits::CLIENT, head.map_err(invalid)?),
             exchanges: Exchanges::default(),
             body: Vec::new(),
             waiting: VecDeque::new(),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::Link;
 use crate::base::time::Instant;
+use crate::config::Scheme;
+use crate::config::bounds::HTTP2_STREAMS_MAX;
 use crate::proxy::upstream::capacity::ConnectionClose;
 
 /// The number of requests in a row that fail before the link is replaced, and the minimum age of
@@ -14,7 +16,7 @@ const REPLACED_AFTER: Duration = Duration::from_secs(1);
 /// The state of a link that only HTTP/2 has.
 #[derive(Debug)]
 pub(super) struct Http2State {
-    /// The number of queries that the peer allows in flight.
+    /// The number of queries that may be in flight: our own limit until the peer sends its own.
     streams_max: usize,
     /// The number of requests since the last answer that the peer refused or reset.
     failed_requests: usize,
@@ -24,18 +26,22 @@ pub(super) struct Http2State {
     is_going_away: bool,
 }
 
-impl Default for Http2State {
-    fn default() -> Self {
+impl Http2State {
+    /// Creates the state of a link with this protocol.
+    pub(super) fn new(scheme: Scheme) -> Self {
+        let is_http2 = scheme == Scheme::Https;
         Self {
-            streams_max: usize::MAX,
+            streams_max: if is_http2 {
+                HTTP2_STREAMS_MAX
+            } else {
+                usize::MAX
+            },
             failed_requests: 0,
             resets: 0,
             is_going_away: false,
         }
     }
-}
 
-impl Http2State {
     /// Records an answer.
     pub(super) fn on_answer(&mut self) {
         self.failed_requests = 0;
@@ -93,7 +99,7 @@ impl Link {
             answers: self.answers + self.http2.resets + older,
             since_answer: Duration::ZERO,
             owes_answers: true,
-            is_announced: true,
+            is_telling: true,
             opened_at: self.opened_at,
             at: now,
         }

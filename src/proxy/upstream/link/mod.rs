@@ -115,7 +115,7 @@ impl Link {
             probed_at: None,
             probed_beside_at: None,
             keepalive: None,
-            http2: Http2State::default(),
+            http2: Http2State::new(scheme),
         }
     }
 
@@ -340,7 +340,7 @@ impl Link {
             answers: self.answers(),
             since_answer: now - self.last_answer().unwrap_or(now),
             owes_answers: self.waited_for() > 0,
-            is_announced: self.is_going_away(),
+            is_telling: self.scheme != Scheme::Https || self.is_going_away(),
             opened_at: self.opened_at(),
             at: now,
         }

@@ -46,6 +46,17 @@ fn frames_without_a_message_are_counted() {
 }
 
 #[test]
+fn upstream_that_sends_two_frames_for_each_request_is_no_flood() {
+    let limits = Http2Limits::CLIENT;
+    let mut end = TestEnd::client_with(100, limits);
+    end.receive_all(&[settings(&[]), frame(FrameKind::Settings, ACK, 0, &[])]);
+    for stream in (1..200).step_by(2) {
+        end.receive_all(&[window_update(stream, 64), window_update(0, 64)]);
+    }
+    end.receive_all(&[go_away(199, 0)]);
+}
+
+#[test]
 fn client_that_reads_in_small_parts_is_no_flood() {
     let mut end = server();
     end.receive_all(&[window_update(0, 1 << 30)]);

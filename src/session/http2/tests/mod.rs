@@ -166,7 +166,11 @@ impl TestEnd {
 
     /// Returns a client that has sent a number of requests with the body `abc`.
     fn client_with_requests(number: usize) -> Self {
-        let mut end = Self::client(Http2Limits::default());
+        Self::client_with(number, Http2Limits::default())
+    }
+
+    fn client_with(number: usize, limits: Http2Limits) -> Self {
+        let mut end = Self::client(limits);
         for _ in 0..number {
             end.request(b"abc").expect("room for a request");
         }
