@@ -364,8 +364,15 @@ impl SignedSet {
         message: &'m [u8],
         anchors: &Anchors,
     ) -> Option<Vec<Rrsig<'m>>> {
-        let anchor = anchors.nearest(self.upper_name())?;
+        let anchor = anchors.nearest(self.upper_name());
         let mut signatures = self.usable_signatures(message);
+        let is_denial = matches!(self.rr_type(), Some(Type::NSEC | Type::NSEC3));
+        if is_denial && self.is_authority() {
+            signatures.retain(|signature| anchors.trusts_denial(&self.owner, signature.signer));
+            let counts = anchor.is_some() || !signatures.is_empty();
+            return counts.then_some(signatures);
+        }
+        let anchor = anchor?;
         signatures.retain(|signature| canonical::is_at_or_below(signature.signer, anchor));
         Some(signatures)
     }

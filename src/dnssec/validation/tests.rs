@@ -13,6 +13,7 @@ use crate::dnssec::denial_cache::DenialCache;
 use crate::dnssec::signature::owner;
 use crate::dnssec::testing::Tree;
 use crate::dnssec::work::Work;
+use crate::wire::canonical::is_at_or_below;
 use crate::wire::header::HEADER_LEN;
 use crate::wire::name::Name;
 
@@ -425,6 +426,66 @@ fn trust_anchor_below_the_root_leaves_other_names_insecure() {
         let verdict = world.verdict(&message, Subject::Answer);
         assert_eq!(word(&verdict), expected, "{name}");
     }
+}
+
+/// Returns the owners of the NSEC records of a denial, which prove something of other names.
+fn owners_of_denials(message: &[u8]) -> Vec<Name> {
+    let parsed = Message::parse(message).unwrap();
+    let denials = parsed
+        .authorities()
+        .filter(|record| record.rr_type == Type::NSEC);
+    let owners = denials.map(|record| owner(&parsed, &record).unwrap());
+    let owners = owners.map(|owner| Problem::limit_reached(&owner, Type::NSEC).to_string());
+    let owners = owners.map(|text| text.split('/').next().unwrap().to_owned());
+    owners.filter_map(|text| text.parse().ok()).collect()
+}
+
+#[test]
+fn anchor_of_another_name_does_not_change_a_denial() {
+    let tested = |world: &mut World, message: &[u8], anchors: &[TrustAnchor], negative: &[Name]| {
+        world.anchors = Anchors::new(anchors, negative);
+        world.zones = KnownZones::new(64 << 10);
+        world.verdict(message, Subject::Answer)
+    };
+    let mut world = World::new();
+    let root = Tree::read().anchors;
+    let (mut below_negative, mut below_trusted) = (0, 0);
+    for answer in world.of_clients() {
+        let message = &answer.message;
+        let parsed = Message::parse(message).unwrap();
+        let Some(question) = parsed.question() else {
+            continue;
+        };
+        if tested(&mut world, message, &root, &[]) != SecurityStatus::Secure
+            || parsed.answers().next().is_some()
+        {
+            continue;
+        }
+        for owner in owners_of_denials(message) {
+            if is_at_or_below(question.name(), owner.as_bytes()) {
+                continue;
+            }
+            let negative = std::slice::from_ref(&owner);
+            let verdict = tested(&mut world, message, &root, negative);
+            assert_eq!(verdict, SecurityStatus::Secure, "{question} {owner}");
+            below_negative += 1;
+            let zone = owner.to_string();
+            let zone = zone.trim_end_matches('.');
+            if world
+                .answers
+                .contains_key(&(zone.to_owned(), "DNSKEY".to_owned()))
+            {
+                let anchors = [&root[..], &[anchor_of(&world, zone)]].concat();
+                let verdict = tested(&mut world, message, &anchors, &[]);
+                assert_eq!(verdict, SecurityStatus::Secure, "{question} {owner}");
+                below_trusted += 1;
+            }
+        }
+    }
+    assert!(
+        below_negative > 0 && below_trusted > 0,
+        "{below_negative} {below_trusted}"
+    );
 }
 
 /// Returns a trust anchor that is the first key of a zone of the tree.
