@@ -232,6 +232,8 @@ impl Proxy {
             return self.fail(key, Outcome::Shed, cx);
         }
         if exchange.is_for_client() {
+            // Upstream may still answer the queries of other clients.
+            self.exchanges[key].retry.set_fails_alone();
             if self.end_with_stale(key, cx) {
                 return;
             }
@@ -666,5 +668,48 @@ mod tests {
         scene.now += Duration::from_secs(3);
         assert_eq!(scene.ask_as(A, "late.example").len(), 1);
         assert!(scene.ask_as(B, "other.example").is_empty());
+    }
+
+    #[test]
+    fn shed_query_does_not_extend_the_use_of_a_stale_answer() {
+        let mut scene = Scene::with(SMALL);
+        scene.ask_as(A, "stale.example");
+        scene.bring_up();
+        for one in scene.sent() {
+            scene.answer_one(one);
+        }
+        for _ in 0..8 {
+            scene.outbox.clear();
+            scene.now += Duration::from_secs(10);
+            scene.proxy.handle_timeout(scene.now, &mut scene.outbox);
+            scene.offer_from(B, &query("keep.example"), ClientTransport::Udp);
+            scene.bring_up();
+            for one in scene.sent() {
+                scene.answer_one(one);
+            }
+        }
+        for nth in [1, 2, 3] {
+            assert_eq!(scene.flood(client(nth), "example", 9), 0);
+        }
+        // The last query is the newest one of the client that holds most.
+        assert_eq!(scene.flood(A, "example", 9), 0);
+        assert_eq!(scene.ask_as(A, "stale.example"), []);
+        let mut nth = 11;
+        while scene.proxy.inflight() < 40 {
+            assert_eq!(scene.flood(client(nth), "example", 1), 0);
+            nth += 1;
+        }
+        assert!(scene.offer_from(B, &query("other.example"), ClientTransport::Udp));
+        assert_eq!(scene.rcodes(), [Rcode::NOERROR]);
+        scene.proxy.config.limits.inflight = 1_000;
+        scene.now += Duration::from_millis(300);
+        assert!(scene.offer_from(B, &query("stale.example"), ClientTransport::Udp));
+        assert_eq!(scene.rcodes(), []);
+        let sent: Vec<String> = scene
+            .sent()
+            .iter()
+            .map(|(_, query)| name_in(query))
+            .collect();
+        assert!(sent.contains(&"stale.example. A".to_owned()), "{sent:?}");
     }
 }
