@@ -145,6 +145,9 @@ impl Proxy {
                 self.cache.on_refresh_failed(question, lookup, now);
             }
             (Purpose::Validation { .. }, _) => {
+                if exchange.is_parked() {
+                    self.on_own_question_unverified(key);
+                }
                 self.followups.push(Followup::OwnQuestionEnded(key));
             }
             _ => {}

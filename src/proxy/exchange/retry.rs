@@ -28,6 +28,16 @@ pub(in crate::proxy) struct AnswerSource {
     pub(in crate::proxy) sent_at: Instant,
 }
 
+/// The reason why a query is sent for its question.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Lead {
+    /// The query followed no other one, or one that failed for another reason.
+    #[default]
+    First,
+    /// The query followed one that failed because upstream did not send records to validate it.
+    AfterSilence,
+}
+
 /// Results of earlier attempts on which the next attempts and the response depend.
 ///
 /// Most exchanges are answered by their first attempt, which allocates no such state.
@@ -51,6 +61,7 @@ pub(in crate::proxy) struct RetryState {
     fails_alone: bool,
     /// The query was first sent with less time left than an attempt may take.
     is_late: bool,
+    lead: Lead,
 }
 
 /// The retry state of an exchange, allocated when it is first changed.
@@ -149,6 +160,19 @@ impl Retry {
     /// Records that a failure is due to the time or the room of this query alone.
     pub(in crate::proxy) fn set_fails_alone(&mut self) {
         self.state().fails_alone = true;
+    }
+
+    /// Returns whether the query followed one that failed because upstream did not send records to
+    /// validate it.
+    pub(in crate::proxy) fn has_followed_silence(&self) -> bool {
+        let state = self.0.as_ref();
+        state.is_some_and(|state| state.lead == Lead::AfterSilence)
+    }
+
+    /// Records that the query followed one that failed because upstream did not send records to
+    /// validate it.
+    pub(in crate::proxy) fn set_followed_silence(&mut self) {
+        self.state().lead = Lead::AfterSilence;
     }
 
     /// Returns whether the query was sent over TCP because its datagrams were not answered.

@@ -125,8 +125,10 @@ enum AskerLimit {
     Depth,
     /// The work.
     Work,
-    /// The time until the deadline.
+    /// The time until the deadline, which began too late or in which we verified too slowly.
     Time,
+    /// The time until the deadline, in which upstream had enough time and did not answer.
+    Silence,
     /// The room, of which this client held most.
     Room(Option<Subscriber>),
 }
@@ -176,7 +178,7 @@ impl OwnQuestion {
             None => false,
             Some(AskerLimit::Depth) => depth < self.depth,
             Some(AskerLimit::Work) => !parked.work.is_exhausted(),
-            Some(AskerLimit::Time) => self.until < parked.questions_until,
+            Some(AskerLimit::Time | AskerLimit::Silence) => self.until < parked.questions_until,
             Some(AskerLimit::Room(client)) => client != parked.client,
         }
     }
@@ -195,6 +197,8 @@ pub(super) struct Parked {
     questions_until: Instant,
     /// The limit because of which a question has no answer.
     limit: Option<AskerLimit>,
+    /// A question was asked again after upstream did not answer it in all of its time.
+    met_silence: bool,
     /// The last search for clients that has found this answer.
     found_by: u32,
 }
@@ -480,6 +484,7 @@ impl Proxy {
             source,
             questions_until: cx.now + time_left,
             limit: None,
+            met_silence: false,
             found_by: 0,
         }));
         let abandoned = Abandoned {
@@ -564,7 +569,12 @@ impl Proxy {
             return;
         };
         if parked.questions_until <= cx.now {
-            return self.leave_unanswered(waiter, vec![need], Some(AskerLimit::Time));
+            let limit = if parked.met_silence {
+                AskerLimit::Silence
+            } else {
+                AskerLimit::Time
+            };
+            return self.leave_unanswered(waiter, vec![need], Some(limit));
         }
         let work = Rc::clone(&parked.work);
         let client = parked.client;
@@ -632,7 +642,7 @@ impl Proxy {
         };
         let mut question = validator.questions.swap_remove(place);
         if now >= question.until {
-            question.limit = question.limit.or(Some(AskerLimit::Time));
+            question.limit = question.limit.or(Some(AskerLimit::Silence));
         }
         for waiter in &question.waiters {
             let Some(exchange) = self.exchanges.get_mut(*waiter) else {
@@ -643,6 +653,8 @@ impl Proxy {
                 continue;
             };
             if question.is_learned || question.may_be_asked_again(depth, parked) {
+                let is_silent = question.limit == Some(AskerLimit::Silence);
+                parked.met_silence |= is_silent && !question.is_learned;
                 parked.validation.on_answered(&question.need);
             } else {
                 let (need, problem) = (question.need.clone(), question.problem.clone());

@@ -51,8 +51,11 @@ impl Proxy {
             SecurityStatus::Bogus(problem) | SecurityStatus::Indeterminate(problem) => {
                 self.report(problem, is_on, cx.now);
                 if is_on {
-                    if let Some(limit @ (AskerLimit::Time | AskerLimit::Room(_))) = limit {
-                        self.fail_at_limit(key, limit);
+                    if let Some(
+                        limit @ (AskerLimit::Time | AskerLimit::Silence | AskerLimit::Room(_)),
+                    ) = limit
+                    {
+                        self.fail_at_limit(key, limit, cx.now);
                         // Another upstream's answer would have no time or room either.
                         return self.on_unverifiable(key, problem, (source, true), cx);
                     }
@@ -126,7 +129,7 @@ impl Proxy {
         if is_on {
             if lacks_room {
                 let client = client_of(&self.exchanges[key]);
-                self.fail_at_limit(key, AskerLimit::Room(client));
+                self.fail_at_limit(key, AskerLimit::Room(client), cx.now);
             }
             return self.on_unverifiable(key, &problem, (source, is_last), cx);
         }

@@ -20,6 +20,8 @@ struct Timeline {
     replies: Vec<(Instant, LinkKey, Vec<u8>)>,
     /// The response to each query, and its time.
     responses: HashMap<u16, (Rcode, Instant)>,
+    /// The extended error of each response that has one.
+    errors: HashMap<u16, (ExtendedErrorCode, String)>,
     sent: Vec<(String, Instant)>,
     /// The second upstream gives these answers.
     second: HashMap<Vec<u8>, Vec<u8>>,
@@ -34,6 +36,7 @@ impl Timeline {
             begin: world.scene.now,
             replies: Vec::new(),
             responses: HashMap::new(),
+            errors: HashMap::new(),
             sent: Vec::new(),
             second: HashMap::new(),
             first_up_at: world.scene.now,
@@ -53,12 +56,19 @@ impl Timeline {
 
     /// Starts a query for A of a client with an address of its own.
     fn start(&mut self, id: u16, name: &str) {
+        self.start_late(id, name, Duration::ZERO);
+    }
+
+    /// [`Self::start`] for a query that waited for this time before it was read.
+    fn start_late(&mut self, id: u16, name: &str, waited: Duration) {
         let [high, low] = id.to_be_bytes();
-        let header = [high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        let query = [&header[..], &key(name, Type::A)].concat();
+        let header = [high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+        // With an OPT record.
+        let opt = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
+        let query = [&header[..], &key(name, Type::A), &opt].concat();
         let transport = ClientTransport::Stream {
             idle: Duration::from_secs(10),
-            received_at: self.world.scene.now,
+            received_at: self.world.scene.now.saturating_sub(waited),
             protocol: ClientProtocol::Tcp,
         };
         self.world
@@ -104,6 +114,10 @@ impl Timeline {
                     let bytes = scene.outbox.bytes(message);
                     let header = Header::parse(bytes).expect("a response has a header");
                     let response = (header.flags.rcode(), now);
+                    let bytes = bytes.to_vec();
+                    if let Some(error) = (Response { bytes }).error() {
+                        self.errors.insert(header.id, error);
+                    }
                     assert!(self.responses.insert(header.id, response).is_none());
                 }
                 Action::OpenLink { link, .. } => opened.push(*link),
@@ -146,6 +160,21 @@ impl Timeline {
 
     fn rcode(&self, id: u16) -> Option<Rcode> {
         self.responses.get(&id).map(|(rcode, _)| *rcode)
+    }
+
+    /// Returns the time of a response in milliseconds since the begin, if it is the SERVFAIL for
+    /// lack of the keys of `tld1`.
+    fn missed_keys_at(&self, id: u16) -> Option<u128> {
+        let (rcode, at) = self.responses.get(&id)?;
+        let error = (ExtendedErrorCode(5), "tld1./DNSKEY".to_owned());
+        let is_missing = *rcode == Rcode::SERVFAIL && self.errors.get(&id) == Some(&error);
+        is_missing.then(|| (*at - self.begin).as_millis())
+    }
+
+    /// Returns the number of queries upstream for an address of the name.
+    fn times_sent(&self, name: &str) -> usize {
+        let text = format!("{name}./A");
+        self.sent.iter().filter(|(sent, _)| *sent == text).count()
     }
 }
 
@@ -340,4 +369,96 @@ fn failure_of_a_follower_that_is_sent_late_is_not_cached() {
     clients.responses.extend(responses);
     clients.turns_until(3_000);
     assert!(clients.responses.contains(&(3_000, Rcode::NOERROR)));
+}
+
+/// Upstream never sends the keys of `tld1`.
+fn without_keys(text: &str, _: Instant) -> Option<Duration> {
+    if text == "tld1./DNSKEY" { None } else { SOON }
+}
+
+const NAME: &str = "www.nsec3.tld1";
+
+#[test]
+fn failure_for_keys_that_upstream_never_sends_is_cached_for_longer_each_time() {
+    let mut timeline = Timeline::new(config(ON));
+    // The failures at 4.85 s and 10.85 s are cached for one and two seconds.
+    let starts = [0, 4_860, 5_800, 6_000, 10_860, 12_700];
+    for (id, at) in (1..).zip(starts) {
+        timeline.run(timeline.after(at), &without_keys);
+        timeline.start(id, NAME);
+    }
+    timeline.run(timeline.after(20_000), &without_keys);
+    let ends = (1..=6).map(|id| timeline.missed_keys_at(id));
+    let expected = [4_850, 4_860, 5_800, 10_850, 10_860, 12_700].map(Some);
+    assert_eq!(ends.collect::<Vec<_>>(), expected);
+    assert_eq!(timeline.times_sent(NAME), 2);
+}
+
+#[test]
+fn followers_that_had_their_time_share_the_failure_for_missing_keys() {
+    let mut timeline = Timeline::new(config(ON));
+    for (id, at) in [(1, 0), (2, 1_000), (3, 2_800)] {
+        timeline.run(timeline.after(at), &without_keys);
+        timeline.start(id, NAME);
+    }
+    timeline.run(timeline.after(20_000), &without_keys);
+    let ends = (1..=3).map(|id| timeline.missed_keys_at(id));
+    assert_eq!(ends.collect::<Vec<_>>(), [Some(4_850); 3]);
+    assert_eq!(timeline.times_sent(NAME), 1);
+}
+
+#[test]
+fn failure_for_missing_keys_is_cached_under_steady_load() {
+    let mut timeline = Timeline::new(config(ON));
+    for id in 0..=19 {
+        timeline.run(timeline.after(500 * u64::from(id)), &without_keys);
+        timeline.start(id, NAME);
+    }
+    timeline.run(timeline.after(20_000), &without_keys);
+    // The query at 4.5 s takes the lead, and later ones share its failure.
+    for (id, at) in [
+        (0, 4_850),
+        (5, 4_850),
+        (10, 9_350),
+        (18, 9_350),
+        (19, 9_500),
+    ] {
+        assert_eq!(timeline.missed_keys_at(id), Some(at), "{id}");
+    }
+    assert_eq!(timeline.times_sent(NAME), 2);
+}
+
+#[test]
+fn failure_for_keys_that_were_asked_for_again_is_cached() {
+    let mut timeline = Timeline::new(config(ON));
+    // The question for the keys ends and is asked again at 4.9 s.
+    for (id, at, name) in [
+        (1, 0, "www.insecure.tld1"),
+        (2, 1_500, NAME),
+        (3, 6_360, NAME),
+    ] {
+        timeline.run(timeline.after(at), &without_keys);
+        timeline.start(id, name);
+    }
+    timeline.run(timeline.after(20_000), &without_keys);
+    assert_eq!(timeline.missed_keys_at(2), Some(6_350));
+    assert_eq!(timeline.missed_keys_at(3), Some(6_360));
+}
+
+#[test]
+fn failure_of_a_late_query_for_keys_that_are_silent_for_long_is_not_cached() {
+    let mut timeline = Timeline::new(config(ON));
+    let recovers = timeline.after(6_000);
+    let delay = |text: &str, now: Instant| match text {
+        "tld1./DNSKEY" if now < recovers => None,
+        _ => SOON,
+    };
+    timeline.start(1, "www.insecure.tld1");
+    timeline.run(timeline.after(3_000), &delay);
+    timeline.start_late(2, NAME, Duration::from_millis(3_500));
+    timeline.run(timeline.after(4_400), &delay);
+    assert_eq!(timeline.missed_keys_at(2), Some(4_350));
+    timeline.start(3, NAME);
+    timeline.run(timeline.after(20_000), &delay);
+    assert_eq!(timeline.rcode(3), Some(Rcode::NOERROR));
 }
