@@ -70,16 +70,6 @@ impl Anchors {
         is_trusted.then_some(zone)
     }
 
-    /// Returns whether a denial with this owner counts that the zone `signer`, at or above the
-    /// owner, has signed. The owner may be a zone with an anchor of its own: its name, and the
-    /// names after it, are in the zone above as well. Names below a trust anchor are not.
-    pub fn trusts_denial(&self, owner: &[u8], signer: &[u8]) -> bool {
-        let mut between = suffixes(owner)
-            .skip(1)
-            .take_while(|name| name.len() > signer.len());
-        self.covers(signer) && !between.any(|name| self.of_zone(name).is_some())
-    }
-
     /// Returns the length of the nearest anchor at or above an uncompressed name, positive or
     /// negative. Names at and below one name are below the same anchor if its length is the same.
     pub fn depth(&self, name: &[u8]) -> Option<usize> {

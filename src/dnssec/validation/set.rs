@@ -368,8 +368,11 @@ impl SignedSet {
         let mut signatures = self.usable_signatures(message);
         let is_denial = matches!(self.rr_type(), Some(Type::NSEC | Type::NSEC3));
         if is_denial && self.is_authority() {
-            signatures.retain(|signature| anchors.trusts_denial(&self.owner, signature.signer));
-            let counts = anchor.is_some() || !signatures.is_empty();
+            // A denial speaks for the whole zone that signs it. Its owner may have another anchor,
+            // and so may the denied name, which is compared with its own one.
+            let is_unsigned = signatures.is_empty();
+            signatures.retain(|signature| anchors.covers(signature.signer));
+            let counts = !signatures.is_empty() || is_unsigned && anchor.is_some();
             return counts.then_some(signatures);
         }
         let anchor = anchor?;

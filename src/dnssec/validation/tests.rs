@@ -11,7 +11,7 @@ use crate::base::random::Random;
 use crate::config::TrustAnchor;
 use crate::dnssec::denial_cache::DenialCache;
 use crate::dnssec::signature::owner;
-use crate::dnssec::testing::Tree;
+use crate::dnssec::testing::{COSTLY, Costly, Tree, message_with};
 use crate::dnssec::work::Work;
 use crate::wire::canonical::is_at_or_below;
 use crate::wire::header::HEADER_LEN;
@@ -449,8 +449,8 @@ fn anchor_of_another_name_does_not_change_a_denial() {
     };
     let mut world = World::new();
     let root = Tree::read().anchors;
-    let (mut below_negative, mut below_trusted) = (0, 0);
-    for answer in world.of_clients() {
+    let mut names = 0;
+    for answer in world.answers.clone().into_values() {
         let message = &answer.message;
         let parsed = Message::parse(message).unwrap();
         let Some(question) = parsed.question() else {
@@ -462,30 +462,67 @@ fn anchor_of_another_name_does_not_change_a_denial() {
             continue;
         }
         for owner in owners_of_denials(message) {
-            if is_at_or_below(question.name(), owner.as_bytes()) {
-                continue;
-            }
-            let negative = std::slice::from_ref(&owner);
-            let verdict = tested(&mut world, message, &root, negative);
-            assert_eq!(verdict, SecurityStatus::Secure, "{question} {owner}");
-            below_negative += 1;
-            let zone = owner.to_string();
-            let zone = zone.trim_end_matches('.');
-            if world
-                .answers
-                .contains_key(&(zone.to_owned(), "DNSKEY".to_owned()))
-            {
-                let anchors = [&root[..], &[anchor_of(&world, zone)]].concat();
+            for name in suffixes(owner.as_bytes()) {
+                if is_at_or_below(question.name(), name) {
+                    break;
+                }
+                let name = Problem::limit_reached(name, Type::A).to_string();
+                let name: Name = name.split('/').next().unwrap().parse().unwrap();
+                let other = TrustAnchor {
+                    zone: name.clone(),
+                    ..anchor_of(&world, "nsec3.tld1")
+                };
+                let verdict = tested(&mut world, message, &root, std::slice::from_ref(&name));
+                assert_eq!(verdict, SecurityStatus::Secure, "{question} {name}");
+                let anchors = [&root[..], &[other]].concat();
                 let verdict = tested(&mut world, message, &anchors, &[]);
-                assert_eq!(verdict, SecurityStatus::Secure, "{question} {owner}");
-                below_trusted += 1;
+                assert_eq!(verdict, SecurityStatus::Secure, "{question} {name}");
+                names += 1;
             }
         }
     }
-    assert!(
-        below_negative > 0 && below_trusted > 0,
-        "{below_negative} {below_trusted}"
-    );
+    assert!(names > 20, "{names}");
+}
+
+#[test]
+fn denial_whose_owner_is_below_another_anchor_counts() {
+    let mut world = World::new();
+    let (zone, time) = (Costly::new(), world.clock.system);
+    let keys = Answer {
+        verdict: "-".to_owned(),
+        message: zone.keys(time),
+    };
+    let key = ("costly".to_owned(), "DNSKEY".to_owned());
+    world.answers.insert(key, keys);
+    // The zone has the names `x.corp` and `z`, and no zone starts at `corp`.
+    let between = |owner: &[u8], next: &[u8]| {
+        let data = [next, COSTLY, &[0, 1, 0x40]].concat();
+        zone.signed(&[owner, COSTLY].concat(), Type::NSEC, &data, time)
+    };
+    let proofs = [
+        between(b"", b"\x01x\x04corp"),
+        between(b"\x01x\x04corp", b"\x01z"),
+    ];
+    let mut denial = message_with(b"\x01m\x06costly\0", Type::A, [0, 4], &proofs.concat());
+    denial[3] |= 3;
+    let corp: Name = "corp.costly".parse().unwrap();
+    let other = TrustAnchor {
+        zone: corp.clone(),
+        ..anchor_of(&world, "nsec3.tld1")
+    };
+    let costly: Name = "costly".parse().unwrap();
+    let (trusted, both) = ([zone.anchor()], [zone.anchor(), other]);
+    for (anchors, negative, expected) in [
+        (&trusted[..], &[][..], "secure"),
+        (&trusted[..], &[corp][..], "secure"),
+        (&both[..], &[][..], "secure"),
+        (&both[..], &[costly][..], "insecure"),
+    ] {
+        world.anchors = Anchors::new(anchors, negative);
+        world.zones = KnownZones::new(64 << 10);
+        let verdict = world.verdict(&denial, Subject::Answer);
+        assert_eq!(word(&verdict), expected, "{negative:?}");
+    }
 }
 
 /// Returns a trust anchor that is the first key of a zone of the tree.
