@@ -77,13 +77,13 @@ const START_CODE: &str = "\
     .text.*proxy11reconfigure8Topology* )";
 
 /// Code that does not run while a program with the default options forwards queries over TLS 1.3:
-/// features that are off by default (DNSSEC validation, block lists, TLS servers, HTTP/2, the HTTP
-/// endpoint, traces, revocation lists), TLS 1.2, the exchange of settings, Encrypted Client Hello,
-/// the text of errors, and the parts of the standard library that read stack frames and debug information for the
-/// message of a panic, which are in every binary. The static binary for x86-64 has this code in a
-/// segment of its own, behind the constants. The kernel maps a group of pages only within a segment,
-/// so that none of this code is resident before it runs, however large the groups of the page cache
-/// are.
+/// features that are off by default (DNSSEC validation, block lists, domains of upstreams, TLS
+/// servers, HTTP/2, the HTTP endpoint, traces, revocation lists), TLS 1.2, the exchange of settings,
+/// Encrypted Client Hello, the text of errors, and the parts of the standard library that read
+/// stack frames and debug information for the message of a panic, which are in every binary. The
+/// static binary for x86-64 has this code in a segment of its own, behind the constants. The kernel
+/// maps a group of pages only within a segment, so that none of this code is resident before it
+/// runs, however large the groups of the page cache are.
 const RARE_CODE: &str = "\
     *( .text.*dotproxy6dnssec* .text.*dotproxy..dnssec..* .text.*proxy9validator* \
     .text.*config12trust_anchor* .text.*rustls6server* .text.*rustls..server..* \
@@ -94,7 +94,8 @@ const RARE_CODE: &str = "\
     .text.*session..upstream..http2..* .text.*session6client5https* .text.*client..https..* \
     .text.*upstream12http2_events* .text.*proxy6client10designated* ) \
     *( .text.*dotproxy5block* .text.*dotproxy..block..* .text.*base10name_table* \
-    .text.*proxy6client7blocked* .text.*proxy6client5hosts* ) \
+    .text.*proxy6client7blocked* .text.*proxy6client5hosts* .text.*base10file_lines* \
+    .text.*config7domains* .text.*options13domains_files* ) \
     *( .text.*dotproxy7process5probe* .text.*reactor6export4http* .text.*reactor6export7metrics* \
     .text.*reactor6export10connection* .text.*reactor6export13query_records*lines* \
     .text.*9telemetry4json* .text.*9telemetry6dnstap* .text.*9telemetry10proc_stats* \

@@ -80,6 +80,9 @@ fn domain_of(content: &str) -> Option<Name> {
 /// Returns the domains of all upstreams, from the options and the files, or a description of the
 /// problem.
 pub(super) fn collect(upstreams: &[Upstream], files: &[DomainsFile]) -> Result<Domains, String> {
+    if !upstreams.iter().any(Upstream::is_exclusive) {
+        return Ok(Domains::default());
+    }
     let of_options = upstreams.iter().map(|upstream| upstream.domains.len());
     let names = of_options.chain(files.iter().map(|file| file.names)).sum();
     let most = Domains::NAMES_MAX;
