@@ -398,7 +398,7 @@ check "chart: an upstream with dnssec is accepted" '^    upstream = udp://10.0.0
 check "chart: the port of a scheme in upper case is open over UDP, too" 'protocol: UDP' eval \
     "helm_template scheme && rendered scheme | grep -A1 'port: 53\$'" \
     <<<'upstreams: ["UDP://10.0.0.53,domain=corp.example"]'
-check "chart: an unknown setting of an upstream is refused" 'or dnssec after a comma, not "dnssec=1"' \
+check "chart: an unknown setting of an upstream is refused" 'or fallback after a comma, not "dnssec=1"' \
     refused <<<'upstreams: ["udp://10.0.0.53,domain=corp.example,dnssec=1"]'
 for file in /etc/ssl/ca.pem /etc/dotproxy-secret2/ca.pem /etc/dotproxy-secret; do
     check "chart: the CA file $file outside of the volumes is refused" \

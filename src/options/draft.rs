@@ -216,8 +216,12 @@ impl Draft {
             return Err(self.given.error(&options, problem));
         };
         let hosts = self.config.hosts.bytes();
-        // A reload has the old and the new domains in memory for a moment.
-        let domains = 2 * self.config.domains.bytes();
+        // A reload has the old and the new domains in memory for a moment. Without files, they are
+        // few.
+        let domains = match self.domains_files[..] {
+            [] => 0,
+            _ => 2 * self.config.domains.bytes(),
+        };
         let Some(most) = most.checked_sub(hosts + domains) else {
             let option = if hosts > domains { "hosts" } else { "upstream" };
             let values = self.given.values(&[option]);

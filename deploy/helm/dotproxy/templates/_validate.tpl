@@ -22,7 +22,7 @@ Fails on values that the program would refuse in the pod, or that would have no 
 {{- include "dotproxy.validatePorts" . -}}
 {{- include "dotproxy.validatePods" . -}}
 {{- range .Values.upstreams -}}
-{{- if and (regexMatch "^(?i)(udp|tcp)://" .) (not (contains ",domain=" .)) -}}
+{{- if and (regexMatch "^(?i)(udp|tcp)://" .) (not (regexMatch ",domain(s-file)?=" .)) -}}
 {{- fail (printf "upstreams: %q: expected domain= with udp:// and tcp://, which are not encrypted, like udp://10.0.0.53,domain=corp.example" .) -}}
 {{- end -}}
 {{- end -}}
