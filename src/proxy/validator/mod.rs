@@ -17,12 +17,6 @@
 mod counters;
 mod late;
 mod room;
-/// Returns whether answers to a query are validated: it does not disable that (CD), and the class
-/// has trust anchors.
-fn is_checked(query: &Query) -> bool {
-    !query.flags().contains(Flags::CD) && query.question().class() == CLASS_IN
-}
-
 #[cfg(test)]
 mod simulation_tests;
 #[cfg(test)]
@@ -392,6 +386,12 @@ fn depth_below(purpose: &Purpose) -> u8 {
         Purpose::Validation { depth, .. } => depth + 1,
         _ => 0,
     }
+}
+
+/// Returns whether answers to a query are validated: it does not disable that (CD), and the class
+/// has trust anchors.
+fn is_checked(query: &Query) -> bool {
+    !query.flags().contains(Flags::CD) && query.question().class() == CLASS_IN
 }
 
 impl Proxy {
