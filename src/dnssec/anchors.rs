@@ -80,6 +80,12 @@ impl Anchors {
     /// Returns the zone of the nearest anchor at or above an uncompressed name, and whether it is a
     /// trust anchor. At the same name, the negative trust anchor counts.
     fn nearest_of_both<'n>(&self, name: &'n [u8]) -> Option<(&'n [u8], bool)> {
+        // The usual case: the root is the only anchor.
+        if let ([only], []) = (&self.trusted[..], &self.negative[..])
+            && *only.zone == [0]
+        {
+            return Some((&name[name.len() - 1..], true));
+        }
         let is_negative = |suffix: &[u8]| {
             let mut negative = self.negative.iter();
             negative.any(|anchor| anchor.as_bytes().eq_ignore_ascii_case(suffix))

@@ -171,12 +171,12 @@ impl DenialCache {
             return None;
         }
         let name = question.name();
-        let key = SortKey::of(name);
+        let mut key = SortKey::of(name);
         let zone = self.zone_above(key.as_bytes())?;
         if !zone.is_from_pool(pool) {
             return None;
         }
-        let (rcode, records) = zone.deny((name, key), rr_type, now)?;
+        let (rcode, records) = zone.deny((name, &mut key), rr_type, now)?;
         let until = records.iter().flatten().map(|record| record.until).min()?;
         let ttl = u32::try_from((until - now).as_secs());
         let ttl = ttl.unwrap_or(ttl_max).min(ttl_max);

@@ -36,6 +36,7 @@ impl SortKey {
             let label = &name[usize::from(*start)..];
             key.push_label(label.get(1..=usize::from(label[0])).unwrap_or(&[]));
         }
+        make_lowercase(&mut key.bytes[..key.len]);
         key
     }
 
@@ -52,15 +53,13 @@ impl SortKey {
 
     fn push_label(&mut self, label: &[u8]) {
         if label.iter().all(|byte| *byte > 1) {
-            let start = self.len;
             self.push(label);
-            make_lowercase(&mut self.bytes[start..self.len]);
         } else {
             // The end of a label must be lower than any byte in one.
             for byte in label {
                 match byte {
                     0 | 1 => self.push(&[1, byte + 1]),
-                    _ => self.push(&[byte.to_ascii_lowercase()]),
+                    _ => self.push(&[*byte]),
                 }
             }
         }

@@ -141,7 +141,7 @@ impl Zone {
     /// of which none has expired.
     pub(super) fn deny(
         &self,
-        (name, key): (&[u8], SortKey),
+        (name, key): (&[u8], &mut SortKey),
         rr_type: Type,
         now: Instant,
     ) -> Option<(Rcode, Records<'_>)> {
@@ -157,7 +157,7 @@ impl Zone {
 
     /// Returns the response code for a name, and the NSEC records that prove it (RFC 4035, section
     /// 5.4): the record before the name, and the one before the wildcard that would match it.
-    fn deny_by_nsec(&self, mut key: SortKey, rr_type: Type) -> Option<(Rcode, ProofRecords<'_>)> {
+    fn deny_by_nsec(&self, key: &mut SortKey, rr_type: Type) -> Option<(Rcode, ProofRecords<'_>)> {
         let apex_len = self.key.len();
         let name = &key.as_bytes()[apex_len..];
         let first = self.at_or_before(name)?;

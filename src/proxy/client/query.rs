@@ -198,12 +198,16 @@ impl Proxy {
         Some((reply, Outcome::Blocked))
     }
 
-    /// Answers a query without a cached answer locally or from the cached NXDOMAIN of an ancestor
-    /// (RFC 8020), or asks upstream.
+    /// Answers a query without a cached answer locally, from a cached proof (RFC 8198) or from the
+    /// cached NXDOMAIN of an ancestor (RFC 8020), or asks upstream.
     fn answer_or_query_upstream(&mut self, request: &Request<'_>, cx: &mut Cx<'_>) {
         let question = request.question;
         let own_pool = self.routes.own(question.name());
         if own_pool.is_none() && self.answer_locally(request.client, request.asked, question, cx) {
+            return;
+        }
+        // Proofs also cover the names below a name that does not exist, and are found faster.
+        if self.validator.is_some() && self.answer_by_proof(request, cx) {
             return;
         }
         let (routes, validator) = (&self.routes, &self.validator);
@@ -221,7 +225,6 @@ impl Proxy {
             .and_then(|lookup| self.cache.denial_above(question, lookup, cx.now, is_alike));
         match denial {
             Some(entry) => self.answer_from_cache(request, entry, Outcome::Cached, cx),
-            None if self.validator.is_some() && self.answer_by_proof(request, cx) => {}
             None => self.query_upstream(request, None, cx),
         }
     }
