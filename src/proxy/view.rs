@@ -45,6 +45,11 @@ impl Proxy {
         validator.map_or((0, 0), |validator| validator.denials_usage())
     }
 
+    /// Returns the number of groups of upstreams whose last query went to a fallback.
+    pub fn fallbacks_in_use(&self) -> usize {
+        self.upstreams.fallbacks_in_use()
+    }
+
     /// Returns the number of links, including those in handshake.
     pub fn links(&self) -> usize {
         self.upstreams.links_len()

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dotproxy::base::time::Instant;
 use dotproxy::wire::Rcode;
 
 use crate::support::scripted_upstreams::{Behaviour, Event, GOOD, World, at, failed, slower_than};
@@ -112,4 +113,45 @@ fn fallback_serves_while_no_other_upstream_is_usable() {
             assert!(used[2] <= 20, "{scene}: {used:?}");
         }
     }
+}
+
+#[test]
+fn queries_wait_for_the_fallback_while_connections_hang() {
+    for policy in POLICIES {
+        let hangs = Behaviour::DropsPackets;
+        let mut world = world(policy, [hangs, hangs, GOOD]);
+        world.connect_at_start();
+        for name in DURING {
+            world.ask(name, 2.0, 0.1, 15.0);
+        }
+        for name in DURING {
+            let responses = world.run(name);
+            assert_eq!(failed(&responses), 0, "{policy} {name}");
+            assert_eq!(slower_than(&responses, 4.5), 0, "{policy} {name}");
+        }
+    }
+}
+
+#[test]
+fn fallback_that_is_not_in_use_is_connected_to_and_gets_no_query() {
+    let mut world = world("fastest", [GOOD, GOOD, Behaviour::Refuses]);
+    world.change_behaviour(9, 100.0, GOOD);
+    world.change_behaviour(9, 400.0, Behaviour::Refuses);
+    for name in BEFORE {
+        world.ask(name, 1.0, 0.0, 1_000.0);
+    }
+    world.run(BEFORE[0]);
+    let within = |times: &[Instant], expected: &[(f64, f64)]| {
+        let is_in =
+            |(time, (from, to)): (&Instant, &(f64, f64))| (at(*from)..at(*to)).contains(time);
+        times.len() == expected.len() && times.iter().zip(expected).all(is_in)
+    };
+    let (outages, recoveries) = (&world.outages, &world.recoveries);
+    assert!(
+        within(outages, &[(0.0, 1.0), (400.0, 701.0)]),
+        "{outages:?}"
+    );
+    assert!(within(recoveries, &[(100.0, 131.0)]), "{recoveries:?}");
+    // The probe that ended the outage.
+    assert_eq!(world.sent_to(9), 1);
 }

@@ -127,9 +127,11 @@ impl Proxy {
         self.trace_sent(key, attempt, false, cx.now);
         let exchange = &mut self.exchanges[key];
         exchange.attempts.on_sent(attempt);
+        let pool = exchange.pool;
         if exchange.attempts.times_sent() == 1 {
             self.counters.probes += u64::from(matches!(exchange.purpose, Purpose::Probe));
             self.hedges.on_sent();
+            self.upstreams.on_first_attempt(pool, link_key);
         } else {
             self.counters.retries += 1;
             self.upstreams.stats_mut(link_key).retries += 1;

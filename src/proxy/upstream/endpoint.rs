@@ -54,6 +54,8 @@ pub(in crate::proxy) struct Endpoint {
     pub(super) has_failed: bool,
     /// The time at which the latency is measured again, unless the endpoint has answered by then.
     pub(super) explore_at: Instant,
+    /// The time at which the latest link was opened.
+    pub(super) opened_at: Option<Instant>,
 }
 
 impl Endpoint {
@@ -86,6 +88,7 @@ impl Endpoint {
             handshake_time: None,
             has_failed: false,
             explore_at: Instant::default(),
+            opened_at: None,
         }
     }
 

@@ -7,6 +7,9 @@
 
 use std::time::Duration;
 
+use super::Upstreams;
+use super::link::Link;
+
 /// The latency of the recent answers of an endpoint.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Latency {
@@ -86,6 +89,16 @@ fn end(index: usize) -> Duration {
     match index % 2 {
         0 => octave,
         _ => octave * 3 / 2,
+    }
+}
+
+impl Upstreams {
+    /// Returns the time after which a query on a link is slow.
+    pub(in crate::proxy) fn slow_after(&self, link: &Link) -> Duration {
+        match self.endpoint(link.endpoint).latency.rarely_exceeded() {
+            Some(rare) => (rare * 4).clamp(self.timeouts.slow_min, self.timeouts.attempt),
+            None => self.timeouts.slow,
+        }
     }
 }
 

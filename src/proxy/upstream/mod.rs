@@ -35,6 +35,7 @@ mod capacity;
 mod edns;
 mod endpoint;
 mod explain_failure;
+mod fallback;
 mod health;
 pub(super) mod hedge_budget;
 mod http2_events;
@@ -113,6 +114,8 @@ struct Pool {
     members: Vec<UpstreamIndex>,
     /// Endpoints in the order of preference.
     ranking: Vec<EndpointKey>,
+    /// True if the last query went to a fallback.
+    uses_fallback: bool,
 }
 
 impl Upstreams {
@@ -125,6 +128,7 @@ impl Upstreams {
         let pool = |members| Pool {
             members,
             ranking: Vec::new(),
+            uses_fallback: false,
         };
         let upstreams = config.upstreams.iter().enumerate();
         let fallbacks = upstreams.filter(|(_, upstream)| upstream.is_fallback);
@@ -298,7 +302,9 @@ impl Upstreams {
             self.links_opening += 1;
         }
         let link = self.links.insert(link);
-        self.endpoint_mut(key).links.push(link);
+        let endpoint = self.endpoint_mut(key);
+        endpoint.links.push(link);
+        endpoint.opened_at = Some(now);
         (link, destination)
     }
 
@@ -373,14 +379,6 @@ impl Upstreams {
             .keepalive()
             .map_or(most, |keepalive| most.min(keepalive));
         endpoint.idle_timeout.limit(most, link.idle_since())
-    }
-
-    /// Returns the time after which a query on a link is slow.
-    pub(super) fn slow_after(&self, link: &Link) -> Duration {
-        match self.endpoint(link.endpoint).latency.rarely_exceeded() {
-            Some(rare) => (rare * 4).clamp(self.timeouts.slow_min, self.timeouts.attempt),
-            None => self.timeouts.slow,
-        }
     }
 
     /// Returns the time of the last answer of any upstream in a pool.

@@ -13,13 +13,6 @@ impl Upstreams {
         is_by_latency && one.is_fallback == other.is_fallback || one.upstream == other.upstream
     }
 
-    /// Returns whether fallbacks of a pool may be queried: no other endpoint is usable.
-    pub(super) fn needs_fallback(&self, pool: PoolIndex) -> bool {
-        let members = self.pools[pool.0].ranking.iter();
-        let mut others = members.map(|key| self.endpoint(*key));
-        !others.any(|endpoint| !endpoint.is_fallback && endpoint.health.is_useful())
-    }
-
     /// Returns whether every upstream of a pool that may be queried is in `set`.
     pub(in crate::proxy) fn is_covered(&self, pool: PoolIndex, set: UpstreamSet) -> bool {
         let needs_fallback = self.needs_fallback(pool);

@@ -70,8 +70,7 @@ impl Routes {
     pub(in crate::proxy) fn probe_name(&self, pool: Option<PoolIndex>) -> Name {
         let group = pool.and_then(|pool| pool.0.checked_sub(self.first_own().0));
         let group = group.and_then(|group| self.domains.groups().get(group));
-        let domain = group.and_then(|group| group.domain.clone());
-        domain.unwrap_or_else(Name::root)
+        group.map_or_else(Name::root, |group| group.domain.clone())
     }
 }
 

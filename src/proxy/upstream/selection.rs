@@ -61,11 +61,8 @@ impl Upstreams {
     ) -> LinkChoice {
         let preferences = request.preferences;
         let all = || {
-            let ranked = self.ranked(pool);
-            ranked.filter(|(_, endpoint)| {
-                !preferences.exclude.contains(endpoint.upstream)
-                    && (!endpoint.is_fallback || self.needs_fallback(pool))
-            })
+            let eligible = self.eligible(pool);
+            eligible.filter(|(_, endpoint)| !preferences.exclude.contains(endpoint.upstream))
         };
         let has_failed_it = |endpoint: &Endpoint| preferences.avoid.contains(endpoint.upstream);
         let healthy = |has_failed: bool| {
@@ -104,14 +101,10 @@ impl Upstreams {
         preferences: &LinkPreferences,
         now: Instant,
     ) -> bool {
-        let ranking = self.pools[pool.0].ranking.iter();
-        let upstream = |key: &EndpointKey| self.endpoint(*key).upstream;
-        let needs_fallback = self.needs_fallback(pool);
-        let untried = ranking.filter(|key| {
-            !preferences.exclude.contains(upstream(key))
-                && (needs_fallback || !self.endpoint(**key).is_fallback)
-        });
-        let untried: Vec<EndpointKey> = untried.copied().collect();
+        let eligible = self.eligible(pool);
+        let untried =
+            eligible.filter(|(_, endpoint)| !preferences.exclude.contains(endpoint.upstream));
+        let untried: Vec<EndpointKey> = untried.map(|(key, _)| key).collect();
         // The silence may be a pause: the answer may still arrive until an outage is recorded.
         let has_no_outage = |key: &EndpointKey| self.endpoint(*key).health.is_healthy();
         if untried.iter().any(has_no_outage) {
@@ -137,20 +130,24 @@ impl Upstreams {
     /// Returns whether queries should wait although no link can be chosen for them now.
     pub(in crate::proxy) fn is_hopeful(&self, pool: PoolIndex, now: Instant) -> bool {
         let is_hopeful = |endpoint: &Endpoint| endpoint.health.is_hopeful(now, &self.timeouts);
-        self.members(pool).any(is_hopeful)
+        self.eligible(pool)
+            .any(|(_, endpoint)| is_hopeful(endpoint))
     }
 
     /// Returns the cause of the last failure if an endpoint of the pool has an outage.
     pub(in crate::proxy) fn last_failure(&self, pool: PoolIndex) -> Option<FailureKind> {
         let last_failure = |endpoint: &Endpoint| endpoint.health.last_failure();
-        self.members(pool).find_map(last_failure)
+        self.eligible(pool)
+            .find_map(|(_, endpoint)| last_failure(endpoint))
     }
 
     /// Returns the time at which the next back-off in the pool ends, if queries wait for it.
     pub(in crate::proxy) fn next_retry(&self, pool: PoolIndex) -> Option<Instant> {
         let pause_max = self.timeouts.backoff_max_asked;
         let closed_until = |endpoint: &Endpoint| endpoint.health.closed_until(pause_max);
-        self.members(pool).filter_map(closed_until).min()
+        self.eligible(pool)
+            .filter_map(|(_, endpoint)| closed_until(endpoint))
+            .min()
     }
 
     /// Ends the back-offs that are over, if queries wait for that.
@@ -164,32 +161,31 @@ impl Upstreams {
         }
     }
 
-    /// Returns whether any link of a pool has room.
+    /// Returns whether any link of a pool that may be used has room.
     pub(in crate::proxy) fn has_room(&self, pool: PoolIndex, now: Instant) -> bool {
-        let mut members = self.members(pool);
-        members.any(|endpoint| {
+        let mut eligible = self.eligible(pool);
+        eligible.any(|(_, endpoint)| {
             let scheme = endpoint.scheme_for(false, now);
             scheme == Scheme::Udp && self.has_room_for_datagram(endpoint, false)
                 || self.least_busy_link(endpoint, scheme, false, now).is_some()
         })
     }
 
-    /// Returns the time since which any link of a pool has been up.
+    /// Returns the time since which any link of a pool that may be used has been up.
     pub(in crate::proxy) fn up_since(&self, pool: PoolIndex) -> Option<Instant> {
-        let links = self.members(pool).flat_map(|endpoint| &endpoint.links);
+        let links = self.eligible(pool);
+        let links = links.flat_map(|(_, endpoint)| &endpoint.links);
         let links = links.filter_map(|key| self.link(*key));
         let up = links.filter(|link| link.stage == Stage::Up);
         up.map(Link::up_since).min()
     }
 
-    /// Returns the endpoints of a pool, the best first.
-    fn ranked(&self, pool: PoolIndex) -> impl Iterator<Item = (EndpointKey, &Endpoint)> {
+    /// Returns the endpoints of a pool that may be queried, the best first: fallbacks only if no
+    /// other endpoint is usable.
+    fn eligible(&self, pool: PoolIndex) -> impl Iterator<Item = (EndpointKey, &Endpoint)> {
         let ranking = self.pools[pool.0].ranking.iter();
-        ranking.map(|key| (*key, self.endpoint(*key)))
-    }
-
-    fn members(&self, pool: PoolIndex) -> impl Iterator<Item = &Endpoint> {
-        self.ranked(pool).map(|(_, endpoint)| endpoint)
+        let ranked = ranking.map(|key| (*key, self.endpoint(*key)));
+        ranked.filter(move |(_, endpoint)| !endpoint.is_fallback || self.needs_fallback(pool))
     }
 
     /// Returns whether an endpoint has no outage and is not doubtful.
@@ -394,7 +390,8 @@ impl Upstreams {
 
     /// Begins the next recovery test in a pool that the endpoint of the link `busy` serves. The
     /// test shows whether the outage of another endpoint is over or, if latency decides the rank
-    /// and `reserve` grants it, how fast that endpoint is. Unless `may_copy`, it sends no query.
+    /// and `reserve` grants it, how fast that endpoint is. Unless `may_copy`, it sends no query. A
+    /// fallback that is not in use is only connected to.
     pub(in crate::proxy) fn begin_recovery_test(
         &mut self,
         pool: PoolIndex,
@@ -405,9 +402,7 @@ impl Upstreams {
     ) -> Option<RecoveryTest> {
         let busy = self.link(busy)?.endpoint;
         let ranking = &self.pools[pool.0].ranking;
-        let is_fallback = |key: EndpointKey| self.endpoint(key).is_fallback;
-        let is_other = |key: &EndpointKey| *key != busy && is_fallback(*key) <= is_fallback(busy);
-        let others = || ranking.iter().copied().filter(is_other);
+        let others = || ranking.iter().copied().filter(|key| *key != busy);
         let is_steady = |key: &EndpointKey| {
             let endpoint = self.endpoint(*key);
             self.is_healthy(endpoint)
@@ -425,10 +420,19 @@ impl Upstreams {
             let endpoint = self.endpoint(*key);
             !self.has_outage(*key) && endpoint.explore_at <= now && self.are_compared(*key, busy)
         };
-        let due = others().find(is_test_due);
-        let key = due.or_else(|| others().find(is_unknown))?;
-        let test = self.recovery_test_of(key, may_copy, now)?;
-        if due.is_none() && !reserve() {
+        let is_reserve = |key: &EndpointKey| self.is_reserve(*key, busy);
+        let is_unchecked = |key: &EndpointKey| {
+            is_reserve(key) && !self.has_outage(*key) && self.is_connection_due(*key, now)
+        };
+        let test_of = |key: EndpointKey| {
+            let may_copy = may_copy && !is_reserve(&key);
+            Some((key, self.recovery_test_of(key, may_copy, now)?))
+        };
+        let mut due = others().filter(|key| is_test_due(key) || is_unchecked(key));
+        let due = due.find_map(test_of);
+        let is_due = due.is_some();
+        let (key, test) = due.or_else(|| others().filter(is_unknown).find_map(test_of))?;
+        if !is_due && !reserve() {
             return None;
         }
         if let RecoveryTest::Open(..) = test {

@@ -223,6 +223,11 @@ impl<N: Net> Reactor<N> {
             "1 if queries can be answered, as in /readyz.",
         )
         .sample(&[], u8::from(self.proxy.readiness().is_ok()));
+        page.gauge(
+            "dotproxy_fallbacks_in_use",
+            "Groups of upstreams whose last query went to a fallback.",
+        )
+        .sample(&[], self.proxy.fallbacks_in_use());
         let mut family = page.gauge(
             "dotproxy_upstream_up",
             "1 if the upstream is available, 0 during an outage.",

@@ -436,6 +436,12 @@ impl World {
         self.plan(at(time), Event::Moves(parsed(addresses)));
     }
 
+    /// Connects to the upstreams, as the program does at the start.
+    pub fn connect_at_start(&mut self) {
+        self.proxy.connect_at_start(self.now, &mut self.outbox);
+        self.perform();
+    }
+
     /// Runs all events. Returns the responses to queries for `name`.
     pub fn run(&mut self, name: &str) -> Vec<&Response> {
         loop {
