@@ -17,8 +17,8 @@ pub struct Domains {
 pub struct DomainGroup {
     /// The indexes of the upstreams, in order.
     pub upstreams: Vec<usize>,
-    /// One of the domains; `None` if the files of the upstreams have no names.
-    pub domain: Option<Name>,
+    /// One of the domains.
+    pub domain: Name,
 }
 
 /// A domain cannot be added.
@@ -65,20 +65,10 @@ impl Domains {
             upstreams.extend(others.iter().flat_map(|others| &others.upstreams));
             upstreams.sort_unstable();
             upstreams.dedup();
-            group = group_of(groups, upstreams, Some(domain));
+            group = group_of(groups, upstreams, domain);
             group.or(known).unwrap_or(NonZeroU8::MIN)
         });
         added.map_err(|TableIsFull| DomainsFull::Names)?;
-        group.map(|_| ()).ok_or(DomainsFull::Groups)
-    }
-
-    /// Adds a group of upstreams that have no domain.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`DomainsFull`] if there are too many groups of upstreams.
-    pub fn add_empty(&mut self, upstreams: &[usize]) -> Result<(), DomainsFull> {
-        let group = group_of(&mut self.groups, upstreams.to_vec(), None);
         group.map(|_| ()).ok_or(DomainsFull::Groups)
     }
 
@@ -106,18 +96,17 @@ impl Domains {
 fn group_of(
     groups: &mut Vec<DomainGroup>,
     upstreams: Vec<usize>,
-    domain: Option<&Name>,
+    domain: &Name,
 ) -> Option<NonZeroU8> {
     let known = groups.iter().position(|group| group.upstreams == upstreams);
     let index = known.unwrap_or(groups.len());
     let number = u8::try_from(index + 1).ok().and_then(NonZeroU8::new)?;
-    match groups.get_mut(index) {
-        Some(group) => group.domain = group.domain.take().or(domain.cloned()),
-        None if index < Domains::GROUPS_MAX => groups.push(DomainGroup {
-            upstreams,
-            domain: domain.cloned(),
-        }),
-        None => return None,
+    if known.is_none() {
+        if index >= Domains::GROUPS_MAX {
+            return None;
+        }
+        let domain = domain.clone();
+        groups.push(DomainGroup { upstreams, domain });
     }
     Some(number)
 }
@@ -158,7 +147,7 @@ mod tests {
             for nth in order {
                 domains.add(&names[*nth], &[0]).unwrap();
             }
-            domains.groups[0].domain = None;
+            domains.groups[0].domain = Name::root();
             domains
         });
         assert_eq!(both[0], both[1]);
@@ -179,13 +168,5 @@ mod tests {
         let mut names = (0..1_000).map(|nth| full.add(&name(&format!("n{nth}")), &[0]));
         assert!(names.any(|added| added == Err(DomainsFull::Names)));
         assert_eq!(Domains::default().group(b"\x01a\0"), None);
-    }
-
-    #[test]
-    fn group_without_domains_is_kept() {
-        let mut domains = Domains::with_capacity(0);
-        domains.add_empty(&[3]).unwrap();
-        assert_eq!(domains.groups().len(), 1);
-        assert_eq!(domains.group(b"\x01a\0"), None);
     }
 }

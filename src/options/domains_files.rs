@@ -12,6 +12,8 @@ use crate::config::hosts::UnusedLines;
 use crate::config::{Domains, DomainsFull, Upstream};
 use crate::wire::name::Name;
 
+const CHANGED: &str = "domains-file: a file was changed while it was read";
+
 /// A file that has been read once.
 pub(super) struct DomainsFile {
     path: PathBuf,
@@ -21,13 +23,35 @@ pub(super) struct DomainsFile {
 
 impl DomainsFile {
     /// Reads a file. Returns it with a warning about its contents.
+    ///
+    /// A file without names is an error: it may be about to be written, and the names would be sent
+    /// to the upstreams for all other names.
     pub(super) fn read(path: &Path) -> io::Result<(Self, Option<String>)> {
         let (mut names, mut unused) = (0, UnusedLines::default());
         read(path, |number, line| match line {
             Ok(_) => names += 1,
             Err(text) => unused.add(number, text),
         })?;
-        let warning = warning(path, names, &unused);
+        if names == 0 {
+            let lines = match &unused.first {
+                Some(first) => format!("; line {} has another form", first.number),
+                None => String::new(),
+            };
+            let problem = format!(
+                "expected at least one NAME, .NAME or *.NAME in the file, found none{lines}"
+            );
+            return Err(io::Error::other(problem));
+        }
+        let warning = unused.first.as_ref().map(|first| {
+            format!(
+                "--upstream: domains-file: {:?}: {} ignored, the first is line {}: {:?}: expected \
+                 NAME, .NAME or *.NAME",
+                path.display(),
+                counted(unused.count, "line is", "lines are"),
+                first.number,
+                first.text
+            )
+        });
         let path = path.to_owned();
         Ok((Self { path, names }, warning))
     }
@@ -35,24 +59,6 @@ impl DomainsFile {
     /// Returns whether this is the file with a path.
     pub(super) fn is(&self, path: &Path) -> bool {
         self.path == path
-    }
-}
-
-fn warning(path: &Path, names: usize, unused: &UnusedLines) -> Option<String> {
-    let path = path.display();
-    let option = "--upstream: domains-file";
-    match &unused.first {
-        Some(first) => Some(format!(
-            "{option}: {path:?}: {} ignored, the first is line {}: {:?}: expected NAME, .NAME or \
-             *.NAME",
-            counted(unused.count, "line is", "lines are"),
-            first.number,
-            first.text
-        )),
-        None if names == 0 => Some(format!(
-            "{option}: {path:?}: has no names: no query is for these domains"
-        )),
-        None => None,
     }
 }
 
@@ -93,7 +99,7 @@ pub(super) fn collect(upstreams: &[Upstream], files: &[DomainsFile]) -> Result<D
     }
     let mut domains = Domains::with_capacity(names);
     let full = |full| match full {
-        DomainsFull::Names => "domains-file: a file was changed while it was read".to_owned(),
+        DomainsFull::Names => CHANGED.to_owned(),
         DomainsFull::Groups => format!(
             "expected at most {} sets of upstreams with the same domains",
             Domains::GROUPS_MAX
@@ -105,17 +111,18 @@ pub(super) fn collect(upstreams: &[Upstream], files: &[DomainsFile]) -> Result<D
     }
     for DomainsFile { path, names } in files {
         let members = indexes(upstreams, |one| one.domains_files.contains(path));
-        let mut added = match names {
-            0 => domains.add_empty(&members),
-            _ => Ok(()),
-        };
+        let (mut added, mut left) = (Ok(()), *names);
         let content = read(path, |_, line| {
             if let Ok(domain) = line {
                 added = added.and_then(|()| domains.add(&domain, &members));
+                left = left.saturating_sub(1);
             }
         });
         content.map_err(|cause| format!("domains-file: {:?}: {cause}", path.display()))?;
         added.map_err(full)?;
+        if left > 0 {
+            return Err(CHANGED.to_owned());
+        }
     }
     Ok(domains)
 }

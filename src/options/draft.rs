@@ -223,9 +223,13 @@ impl Draft {
             _ => 2 * self.config.domains.bytes(),
         };
         let Some(most) = most.checked_sub(hosts + domains) else {
+            let lacking = (hosts + domains - most).div_ceil(1024);
             let option = if hosts > domains { "hosts" } else { "upstream" };
             let values = self.given.values(&[option]);
-            let problem = format!("{values}: expected fewer names with {limit}");
+            let problem = format!(
+                "{values}: expected fewer names with {limit}, or a limit that is higher by at \
+                 least {lacking}k"
+            );
             return Err(self.given.error(&[option], problem));
         };
         match self.cache_size {

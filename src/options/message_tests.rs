@@ -183,10 +183,12 @@ fn crossed_ttl_bounds_are_shown_as_written() {
 
 #[test]
 fn repeated_upstream_is_a_warning() {
-    assert_eq!(
-        warnings("-u 1.1.1.1 -u 9.9.9.9 -u tls://1.1.1.1:853"),
-        ["--upstream: \"1.1.1.1:853\": given twice: remove one of the two"]
-    );
+    for repeated in ["tls://1.1.1.1:853", "1.1.1.1,fallback"] {
+        assert_eq!(
+            warnings(&format!("-u 1.1.1.1 -u 9.9.9.9 -u {repeated}")),
+            ["--upstream: \"1.1.1.1:853\": given twice: remove one of the two"]
+        );
+    }
     let other_domain = "-u 10.0.0.53#dns.example -u 10.0.0.53#dns.example,domain=10.in-addr.arpa";
     assert_eq!(warnings(other_domain), [""; 0]);
 }

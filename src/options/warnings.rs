@@ -71,10 +71,17 @@ pub(super) fn unused_lines(option: &str, path: &str, unused: &UnusedLines) -> Op
     ))
 }
 
-/// Returns a warning about an upstream that has the same address and settings as a former one.
+/// Returns a warning about an upstream that has the same address and settings as a former one,
+/// except that one may be a fallback.
 pub(super) fn repeated(upstream: &Upstream, former: &[Upstream]) -> Option<String> {
+    let is_fallback = upstream.is_fallback;
+    let is_same = |one: &Upstream| {
+        let one = one.clone();
+        Upstream { is_fallback, ..one } == *upstream
+    };
     former
-        .contains(upstream)
+        .iter()
+        .any(is_same)
         .then(|| format!("--upstream: \"{upstream}\": given twice: remove one of the two"))
 }
 
@@ -175,15 +182,15 @@ fn only_fallbacks(config: &Config) -> Option<String> {
     let is_fallback = |index: &usize| upstreams[*index].is_fallback;
     let others = (0..upstreams.len()).filter(|index| !upstreams[*index].is_exclusive());
     let groups = config.domains.groups().iter();
-    let groups = groups.map(|group| group.upstreams.clone());
-    let mut pools = groups.chain([others.collect()]);
-    pools
-        .any(|pool| !pool.is_empty() && pool.iter().all(is_fallback))
-        .then(|| {
-            "--upstream: fallback: no effect, since every upstream of the same names has it: \
-             remove it from one of them"
-                .to_owned()
-        })
+    let groups = groups.map(|group| (group.domain.to_string(), group.upstreams.clone()));
+    let all_others = "names without an upstream of their own".to_owned();
+    let mut pools = groups.chain([(all_others, others.collect())]);
+    let (names, pool) = pools.find(|(_, pool)| !pool.is_empty() && pool.iter().all(is_fallback))?;
+    Some(format!(
+        "--upstream: \"{}\": fallback: no effect, since every upstream for {names} has it: remove \
+         it, or add an upstream without it",
+        upstreams[pool[0]]
+    ))
 }
 
 /// Returns a warning about a comment of an options file that looks like the name in the certificate

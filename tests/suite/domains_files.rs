@@ -60,11 +60,20 @@ fn upstream_is_asked_for_the_domains_of_its_file_and_follows_the_file() {
     assert_eq!(rcode(&program, "other.example"), HAS_UPSTREAM);
     assert_eq!(rcode(&program, "corp.example"), REFUSED);
 
-    // An upstream without a name is not asked for all names.
-    write(&file, "");
-    let log = program.reload();
-    assert!(log.contains("has no names"), "{log}");
-    assert_eq!(rcode(&program, "other.example"), REFUSED);
+    // A program that writes the file may have emptied it.
+    for (text, problem) in [
+        ("", "found none"),
+        (
+            "# later\n0.0.0.0 a\n",
+            "found none; line 2 has another form",
+        ),
+    ] {
+        write(&file, text);
+        let log = program.reload();
+        assert!(log.contains(problem), "{log}");
+        assert!(log.contains("keeping the previous"), "{log}");
+        assert_eq!(rcode(&program, "other.example"), HAS_UPSTREAM);
+    }
 
     std::fs::remove_file(&file).expect("the folder of the test is writable");
     let log = program.reload();
@@ -112,7 +121,11 @@ fn file_that_cannot_be_used_is_an_error() {
     let (code, log) = run_to_end(&["--check-conf", "--memory-limit=8m", &upstream(&list)]);
     assert_eq!(code, Some(2), "{log}");
     assert!(
-        log.contains("expected fewer names with --memory-limit 8m"),
+        log.contains("expected fewer names with --memory-limit 8m, or a limit that is higher by"),
         "{log}"
     );
+    write(&list, "");
+    let (code, log) = run_to_end(&["--check-conf", &upstream(&list)]);
+    assert_eq!(code, Some(2), "{log}");
+    assert!(log.contains("expected at least one NAME"), "{log}");
 }
