@@ -29,6 +29,7 @@ complete -c dotproxy -l cache-max-negative-ttl -x -d 'bounds of TTLs in the cach
 complete -c dotproxy -l serve-stale -x -d 'time to serve stale answers on failure [1d]'
 complete -c dotproxy -l prefetch -d 'refresh popular answers before they expire'
 complete -c dotproxy -l hosts -r -F -d 'answer names and addresses of a hosts file'
+complete -c dotproxy -l dns64 -x -d 'make AAAA records of A records (RFC 6147)'
 complete -c dotproxy -l block -r -F -d 'block list: one name per line, repeatable'
 complete -c dotproxy -l allow-names -r -F -d 'names that are never blocked, repeatable'
 complete -c dotproxy -l block-answer -x -d 'blocked: nxdomain, nodata or zero [nxdomain]'

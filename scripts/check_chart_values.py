@@ -49,7 +49,7 @@ def check_options():
     schema = json.loads((CHART / "values.schema.json").read_text())
     named = set(schema["properties"]["options"]["properties"])
     table = {name for part in (ROOT / "src/options/table").glob("*.rs")
-             for name in re.findall(r'^        long: "([a-z-]+)",$', part.read_text(), re.M)}
+             for name in re.findall(r'^        long: "([a-z0-9-]+)",$', part.read_text(), re.M)}
     if named != table:
         sys.exit(f"values.schema.json: other options than in src/options/table: {', '.join(sorted(named ^ table))}")
 

@@ -56,7 +56,7 @@ def options_of_file(text):
     """Returns options as arguments of the command line. A comment that proposes an option counts."""
     options, proposed = [], []
     for line in text.splitlines():
-        match = re.fullmatch(r"(# )?([a-z][a-z-]+)(?: = (\S+))?", line)
+        match = re.fullmatch(r"(# )?([a-z][a-z0-9-]+)(?: = (\S+))?", line)
         if match and (match[3] or not match[1]):
             option = f"--{match[2]}={match[3]}" if match[3] else f"--{match[2]}"
             (proposed if match[1] else options).append(option)

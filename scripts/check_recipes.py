@@ -173,7 +173,7 @@ def anchors_of(path):
 
 def main():
     os.chdir(ROOT)
-    known = set(re.findall(r"--([a-z][a-z-]+)", run(PROGRAM, "--help")))
+    known = set(re.findall(r"--([a-z][a-z0-9-]+)", run(PROGRAM, "--help")))
     metrics = metrics_of_source()
     found, problems = 0, []
     with open("docs/options.md") as file:
@@ -198,7 +198,7 @@ def main():
                 problem = problem_with(["-C", path], work)
                 if problem:
                     problems.append(f"{document}: {options.splitlines()[0]}\n    {problem}")
-            for option in sorted(set(re.findall(r"(?<![\w-])--([a-z][a-z-]+[a-z])", text)) - known - OTHERS):
+            for option in sorted(set(re.findall(r"(?<![\w-])--([a-z][a-z0-9-]+[a-z0-9])", text)) - known - OTHERS):
                 problems.append(f"{document}: dotproxy has no option --{option}")
             problems += [f"{document}: dotproxy has no metric {name}" for name in unknown_metrics(text, metrics)]
             problems += problems_with_files(document, text)

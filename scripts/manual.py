@@ -46,7 +46,7 @@ def options_of_help(text):
 
 def split_names(line):
     """Returns the names with a single space before their help."""
-    match = re.match(r"((?:-\w, )?--[a-z-]+(?:, --[a-z-]+)*(?: [A-Z]\S*)?) (.*)", line)
+    match = re.match(r"((?:-\w, )?--[a-z0-9-]+(?:, --[a-z0-9-]+)*(?: [A-Z]\S*)?) (.*)", line)
     assert match, line
     return match.groups()
 
@@ -77,7 +77,7 @@ def section(text, title):
 def options_of_document(text):
     """Returns the long names of the options in the first column of the option tables."""
     rows = [line for line in section(text, "Options") if line.startswith("| `-")]
-    return set(re.findall(r"--([a-z-]+)", " ".join(cells(row)[0] for row in rows)))
+    return set(re.findall(r"--([a-z0-9-]+)", " ".join(cells(row)[0] for row in rows)))
 
 
 def roff(text):

@@ -4,6 +4,7 @@ pub mod access;
 pub mod block;
 pub mod bounds;
 pub mod budget;
+pub mod dns64;
 pub mod domains;
 pub mod hosts;
 pub mod log;
@@ -15,6 +16,7 @@ pub use access::{Access, Network, RateLimit};
 pub use block::{BlockAnswer, BlockSettings};
 pub use bounds::{Limits, Timeouts};
 pub use budget::Budget;
+pub use dns64::Dns64Prefix;
 pub use domains::{Domains, DomainsFull};
 pub use hosts::Hosts;
 pub use log::{
@@ -50,6 +52,8 @@ pub struct Config {
     pub designated: Option<Name>,
     /// Names and addresses of hosts files.
     pub hosts: Arc<Hosts>,
+    /// The prefix of DNS64, which makes AAAA records of A records.
+    pub dns64: Option<Dns64Prefix>,
     /// Block lists.
     pub block: BlockSettings,
     /// Addresses that serve metrics and health over HTTP.
@@ -113,6 +117,7 @@ impl Default for Config {
             tls: None,
             designated: None,
             hosts: Arc::default(),
+            dns64: None,
             block: BlockSettings::default(),
             http_listen: Vec::new(),
             access: Access::new(&[], &[]),

@@ -34,6 +34,8 @@ pub(super) enum Followup {
     Validate(ExchangeKey),
     /// Continue the validations that waited for a question of our own, which has ended.
     OwnQuestionEnded(ExchangeKey),
+    /// Deliver the mapped answer of an exchange (DNS64).
+    Mapped(ExchangeKey),
     /// Handle the failed lookup of an upstream's addresses of this type.
     LookupFailed(UpstreamIndex, Type),
 }
@@ -102,6 +104,7 @@ impl Proxy {
                 link,
                 is_unresponsive,
             } => self.judge_link(link, is_unresponsive, cx),
+            Followup::Mapped(key) => self.end_mapping(key, cx),
             Followup::Dispatch(key) => {
                 if let Some(exchange) = self.exchanges.get_mut(key) {
                     exchange.tracer.on_wait_end(cx.now);

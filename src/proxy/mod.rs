@@ -26,6 +26,7 @@ mod actions;
 mod cache;
 mod client;
 mod counters;
+mod dns64;
 mod exchange;
 mod followups;
 mod keys;

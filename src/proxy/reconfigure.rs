@@ -253,6 +253,7 @@ impl Proxy {
             }
             (
                 Purpose::Cache
+                | Purpose::Mapping(_)
                 | Purpose::Probe
                 | Purpose::Bootstrap(..)
                 | Purpose::Validation { .. },

@@ -32,6 +32,7 @@ mod names;
 pub mod query;
 pub mod question;
 pub mod record;
+pub mod record_writer;
 pub mod response;
 pub mod steps;
 pub mod without_proof;

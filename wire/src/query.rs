@@ -61,7 +61,8 @@ impl Query {
         query
     }
 
-    fn of_name(name: &[u8], rr_type: Type) -> Self {
+    /// Creates a query of our own for an uncompressed name.
+    pub fn of_name(name: &[u8], rr_type: Type) -> Self {
         let mut bytes = vec![0, 0];
         bytes.extend(Flags::RD.to_u16().to_be_bytes());
         bytes.extend(COUNTS);

@@ -1,18 +1,10 @@
 //! Removal of records from a message: those that only DNSSEC needs, for clients that did not ask
 //! for them (RFC 4035, section 3.2.1), and others.
 
-use super::data;
-use super::header::{HEADER_LEN, Header};
-use super::name;
 use super::question::Type;
 use super::record::Record;
-use super::{MESSAGE_LEN_MAX, Malformed, Message};
-
-/// Maximum number of names that are remembered for compression.
-const NAMES_MAX: usize = 16;
-
-/// The largest position that a compression pointer can have (RFC 1035, section 4.1.4).
-const POINTER_MAX: usize = 0x3fff;
+use super::record_writer::{RecordWriter, Section};
+use super::{Malformed, Message};
 
 /// Returns whether records of a type are only for validators.
 pub fn is_proof(rr_type: Type) -> bool {
@@ -44,85 +36,24 @@ pub fn filtered(
 ) -> Result<Vec<u8>, Malformed> {
     let question = message.question().ok_or(Malformed)?;
     let bytes = message.bytes();
-    let mut writer = Writer {
-        out: Vec::with_capacity(bytes.len()),
-        names: vec![(question.name().to_vec(), HEADER_LEN)],
-    };
-    writer
-        .out
-        .extend_from_slice(&bytes[..message.records_start()]);
-    let mut counts = [0_u16; 3];
+    let mut writer = RecordWriter::new(message.header(), question);
     let [answers_end, authorities_end] = message.answer_and_authority_ends();
-    let sections = [
-        (message.records_start(), answers_end),
-        (answers_end, authorities_end),
-        (authorities_end, message.end()),
-    ];
-    for (count, (start, end)) in counts.iter_mut().zip(sections) {
+    for (section, start, end) in [
+        (Section::Answer, message.records_start(), answers_end),
+        (Section::Authority, answers_end, authorities_end),
+        (Section::Additional, authorities_end, message.end()),
+    ] {
         for record in message.records(start, end).filter(&is_kept) {
-            writer.write(bytes, &record)?;
-            *count += 1;
+            writer.copy(section, bytes, &record)?;
         }
     }
-    let mut out = writer.out;
-    if out.len() > MESSAGE_LEN_MAX {
-        return Err(Malformed);
-    }
-    let header = Header {
-        answers: counts[0],
-        authorities: counts[1],
-        additionals: counts[2],
-        ..message.header()
-    };
-    out[..HEADER_LEN].copy_from_slice(&header.to_bytes());
-    Ok(out)
-}
-
-struct Writer {
-    out: Vec<u8>,
-    /// Names that were written, uncompressed, and their positions.
-    names: Vec<(Vec<u8>, usize)>,
-}
-
-impl Writer {
-    /// Appends a record. Its owner is a pointer if the same name was written before.
-    fn write(&mut self, message: &[u8], record: &Record) -> Result<(), Malformed> {
-        let mut owner = Vec::new();
-        name::write_uncompressed(&mut owner, message, record.start)?;
-        let mut names = self.names.iter();
-        match names.find(|(name, at)| *name == owner && *at <= POINTER_MAX) {
-            Some((_, at)) if owner.len() > 2 => {
-                let pointer = 0xc000 | u16::try_from(*at).map_err(|_| Malformed)?;
-                self.out.extend_from_slice(&pointer.to_be_bytes());
-            }
-            _ => {
-                self.remember(owner.clone(), self.out.len());
-                self.out.extend_from_slice(&owner);
-            }
-        }
-        self.out
-            .extend_from_slice(&message[record.fixed..record.data_start()]);
-        let data_start = self.out.len();
-        data::write_uncompressed(&mut self.out, message, record, record.class(message)?)?;
-        let len = u16::try_from(self.out.len() - data_start).map_err(|_| Malformed)?;
-        self.out[data_start - 2..data_start].copy_from_slice(&len.to_be_bytes());
-        if record.rr_type == Type::CNAME {
-            let target = self.out[data_start..].to_vec();
-            self.remember(target, data_start);
-        }
-        Ok(())
-    }
-
-    fn remember(&mut self, name: Vec<u8>, at: usize) {
-        if self.names.len() < NAMES_MAX {
-            self.names.push((name, at));
-        }
-    }
+    writer.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::header::HEADER_LEN;
 
     /// Returns a message for `www.example A` with these counts and these records.
     fn message(counts: [u8; 3], records: &[&[u8]]) -> Vec<u8> {

@@ -120,6 +120,17 @@ pub(super) const ANSWERS: &[Row] = &[
     },
     Row {
         short: "",
+        long: "dns64",
+        value: "PREFIX",
+        help: "make AAAA records of A records (RFC 6147)",
+        apply: |draft, value| {
+            draft.config.dns64 = Some(value.parse()?);
+            Ok(())
+        },
+        reload: Reload::Applies,
+    },
+    Row {
+        short: "",
         long: "block",
         value: "FILE",
         help: "block list: one name per line, repeatable",

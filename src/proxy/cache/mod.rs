@@ -39,7 +39,7 @@ use crate::config::{CacheSettings, Timeouts};
 use crate::wire::edns::{self, ExtendedError, ExtendedErrorCode};
 use crate::wire::question::Type;
 use crate::wire::response::{Asked, CUT_LOOKAHEAD_LEN, end_answer, end_cut_answer, start_answer};
-use crate::wire::{Flags, Message, Question, Rcode, byte_ops, name};
+use crate::wire::{Flags, MESSAGE_LEN_MAX, Message, Question, Rcode, byte_ops, name};
 
 use entry::{Marks, Refresh};
 use key::CacheKey;
@@ -244,6 +244,35 @@ impl Cache {
         }
         let (question, variant) = (query.question()?, Variant::of(query)?);
         Some(CacheLookup::new(question.name(), variant, &self.hasher))
+    }
+
+    /// Computes the lookup for a query of our own for an uncompressed name.
+    pub(super) fn lookup_of(&self, name: &[u8]) -> Option<CacheLookup> {
+        let variant = Variant::of_bits(false, false);
+        self.is_on()
+            .then(|| CacheLookup::new(name, variant, &self.hasher))
+    }
+
+    /// Returns a fresh answer as a message.
+    pub(super) fn fresh_answer(
+        &mut self,
+        question: Question<'_>,
+        lookup: CacheLookup,
+        now: Instant,
+    ) -> Option<Vec<u8>> {
+        let Recall::Fresh { entry, .. } = self.recall(question, lookup, now) else {
+            return None;
+        };
+        let asked = Asked {
+            id: 0,
+            flags: Flags::AD,
+            question: Some(question),
+            opt: None,
+            len_max: MESSAGE_LEN_MAX,
+        };
+        let mut message = Vec::new();
+        self.write(entry, &asked, &mut message);
+        Some(message)
     }
 
     /// Looks up the answer to a query. A fresh answer counts as used.

@@ -17,7 +17,7 @@ pub(in crate::proxy) fn reply(hosts: &Hosts, question: Question<'_>) -> Option<V
     }
     let (name, rr_type) = (question.name(), question.rr_type());
     let content = match hosts.addresses(name) {
-        Some(addresses) => content(&addresses, rr_type),
+        Some(addresses) => return Some(reply_with(&addresses, question)),
         None if matches!(rr_type, Type::PTR | Type::ANY) => {
             let target = hosts.name_of(address_of_pointer(name)?)?;
             LocalAnswer::Records(Type::PTR, vec![target.as_bytes().to_vec()])
@@ -25,6 +25,13 @@ pub(in crate::proxy) fn reply(hosts: &Hosts, question: Question<'_>) -> Option<V
         None => return None,
     };
     Some(write(question, name.len(), &content, TTL))
+}
+
+/// Returns the reply to a question for a name with these addresses and nothing else, with id 0 for
+/// the caller to replace.
+pub(in crate::proxy) fn reply_with(addresses: &[IpAddr], question: Question<'_>) -> Vec<u8> {
+    let content = content(addresses, question.rr_type());
+    write(question, question.name().len(), &content, TTL)
 }
 
 /// Returns the content of a name with these addresses for a type. One type of addresses is enough

@@ -6,7 +6,7 @@ mod blocked;
 pub(super) mod cookies;
 mod designated;
 pub(super) mod fairness;
-mod hosts;
+pub(super) mod hosts;
 pub(super) mod local_zones;
 pub(super) mod log_throttle;
 pub(super) mod query;

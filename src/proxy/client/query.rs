@@ -15,6 +15,7 @@ use crate::dnssec::validation::SecurityKind;
 use crate::proxy::Proxy;
 use crate::proxy::actions::Cx;
 use crate::proxy::cache::{CacheLookup, Entry, Recall};
+use crate::proxy::dns64;
 use crate::proxy::exchange::trace::Tracer;
 use crate::proxy::exchange::{Exchange, Purpose};
 use crate::proxy::keys::{ExchangeKey, PoolIndex};
@@ -185,10 +186,12 @@ impl Proxy {
         let Config {
             hosts, designated, ..
         } = &self.config;
-        if hosts.is_empty() && designated.is_none() && self.block_list.is_none() {
+        let has_own = !hosts.is_empty() || designated.is_some() || self.config.dns64.is_some();
+        if !has_own && self.block_list.is_none() {
             return None;
         }
         let own = hosts::reply(hosts, question);
+        let own = own.or_else(|| dns64::reply(&self.config, question));
         let own = own.or_else(|| designated::reply(&self.config, question, origin));
         if let Some(reply) = own {
             return Some((reply, Outcome::AnsweredHere));
@@ -202,6 +205,9 @@ impl Proxy {
     /// cached NXDOMAIN of an ancestor (RFC 8020), or asks upstream.
     fn answer_or_query_upstream(&mut self, request: &Request<'_>, cx: &mut Cx<'_>) {
         let question = request.question;
+        if self.reverse_target(question).is_some() {
+            return self.query_upstream(request, None, cx);
+        }
         let own_pool = self.routes.own(question.name());
         if own_pool.is_none() && self.answer_locally(request.client, request.asked, question, cx) {
             return;
@@ -246,6 +252,12 @@ impl Proxy {
         let Some(denial) = validator.deny(request.question, pool, ttl_max, cx.now) else {
             return false;
         };
+        let flags = request.message.header().flags;
+        if denial.rcode() == Rcode::NOERROR
+            && self.makes_addresses(request.question, flags, lookup.wants_proof())
+        {
+            return false;
+        }
         self.counters.dnssec.synthesized += 1;
         let mut completion = at_once(request.client, request.asked, Outcome::Cached);
         completion.security = Some(SecurityKind::Secure);

@@ -21,6 +21,9 @@ impl Proxy {
         answer: &Message<'_>,
         cx: &mut Cx<'_>,
     ) {
+        if self.config.dns64.is_some() && self.begin_mapping(key, answer, cx) {
+            return;
+        }
         let exchange = &mut self.exchanges[key];
         let bootstrap = match exchange.purpose {
             Purpose::Bootstrap(upstream, rr_type) => Some((upstream, rr_type)),
@@ -106,6 +109,9 @@ impl Proxy {
         outcome: Outcome,
         cx: &mut Cx<'_>,
     ) {
+        if let Purpose::Mapping(waiter) = self.exchanges[key].purpose {
+            return self.map_answer(waiter, answer, self.exchanges[key].security);
+        }
         if let Kept::Yes(entry) | Kept::Previous(entry) = kept {
             return self.respond_from_cache(key, entry, outcome, cx);
         }

@@ -37,6 +37,9 @@ impl Proxy {
     pub(in crate::proxy) fn coalesce_or_dispatch(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         let has_followed = self.exchanges[key].coalescing == Coalescing::Following;
         if !self.coalesce(key, cx.now) {
+            if self.begin_reverse_mapping(key, cx) {
+                return;
+            }
             self.upstreams.rotate_ranking(self.exchanges[key].pool);
             let exchange = &mut self.exchanges[key];
             // A query has little time that waited before it was read, or followed one that failed

@@ -61,9 +61,7 @@ impl Proxy {
         let failure = failure.or_else(|| self.last_failure(pool, cx.now));
         let error = failure.map_or(NO_ANSWER, FailureKind::extended_error);
         let exchange = &self.exchanges[key];
-        if matches!(purpose, Purpose::Client { .. } | Purpose::Cache)
-            && !exchange.retry.fails_alone()
-        {
+        if exchange.is_for_answer() && !exchange.retry.fails_alone() {
             let (question, by) = (exchange.query.question(), (pool, exchange.asked_at));
             self.failures.on_failure(question, by, error, cx.now);
         }
@@ -75,7 +73,7 @@ impl Proxy {
                 completion.respond_error(&asked, servfail, &mut self.counters, cx);
                 self.end(key, outcome, cx.now);
             }
-            Purpose::Cache | Purpose::Probe | Purpose::Validation { .. } => {
+            Purpose::Cache | Purpose::Mapping(_) | Purpose::Probe | Purpose::Validation { .. } => {
                 self.end(key, outcome, cx.now);
             }
             Purpose::Bootstrap(upstream, rr_type) => {
@@ -144,6 +142,7 @@ impl Proxy {
             (Purpose::Cache, Some(lookup)) if !exchange.is_answered => {
                 self.cache.on_refresh_failed(question, lookup, now);
             }
+            (Purpose::Mapping(waiter), _) => self.followups.push(Followup::Mapped(waiter)),
             (Purpose::Validation { .. }, _) => {
                 if exchange.is_parked() {
                     self.on_own_question_unverified(key);
@@ -153,6 +152,18 @@ impl Proxy {
             _ => {}
         }
         self.take_parked(key);
+    }
+
+    /// Abandons the attempts of an exchange whose answer has arrived.
+    pub(in crate::proxy) fn abandon_attempts(&mut self, key: ExchangeKey, now: Instant) {
+        let exchange = &mut self.exchanges[key];
+        let abandoned = Abandoned {
+            question: QuestionHash::of(exchange.query.question()),
+            is_answered: true,
+        };
+        for attempt in exchange.attempts.take_open() {
+            self.abandon(attempt, Outcome::Answered, abandoned, now);
+        }
     }
 
     /// Keeps the buffer of a query that has ended for a later query.

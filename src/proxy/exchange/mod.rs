@@ -47,6 +47,7 @@ use crate::wire::{Message, Query, Rcode};
 use super::cache::CacheLookup;
 use super::client::admission::Reception;
 use super::client::response::{Client, Completion};
+use super::dns64::Mapping;
 use super::keys::{ExchangeKey, PoolIndex, UpstreamIndex};
 use super::outcome::{Outcome, Provenance};
 use super::validator::Parked;
@@ -70,6 +71,8 @@ pub(super) enum Purpose {
     Cache,
     /// A probe that tests whether upstream answers.
     Probe,
+    /// A question whose answer is mapped for this exchange (DNS64).
+    Mapping(ExchangeKey),
     /// The bootstrap of an upstream's addresses of this type.
     Bootstrap(UpstreamIndex, Type),
     /// A question for the validation of another answer.
@@ -137,6 +140,8 @@ pub(super) struct Exchange {
     pub(super) attempts: Attempts,
     /// The answer that is being validated.
     pub(super) parked: Option<Box<Parked>>,
+    /// The state with regard to DNS64.
+    pub(super) mapping: Mapping,
 }
 
 impl Exchange {
@@ -168,6 +173,7 @@ impl Exchange {
             tracer: Tracer::default(),
             attempts: Attempts::default(),
             parked: None,
+            mapping: Mapping::None,
         }
     }
 
@@ -185,6 +191,7 @@ impl Exchange {
         self.followers.clear();
         self.attempts = Attempts::default();
         self.parked = None;
+        self.mapping = Mapping::None;
     }
 
     /// Returns whether upstream was asked, for this exchange or for the one that it follows.
@@ -236,7 +243,10 @@ impl Exchange {
 
     /// Returns whether the answer is for a client or for the cache.
     pub(super) fn is_for_answer(&self) -> bool {
-        matches!(self.purpose, Purpose::Client { .. } | Purpose::Cache)
+        matches!(
+            self.purpose,
+            Purpose::Client { .. } | Purpose::Cache | Purpose::Mapping(_)
+        )
     }
 
     /// Returns whether the response is to have DNSSEC records.

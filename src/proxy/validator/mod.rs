@@ -38,8 +38,6 @@ use super::exchange::trace::StepKind;
 use super::exchange::{Exchange, Purpose};
 use super::followups::Followup;
 use super::keys::{ExchangeKey, PoolIndex};
-use super::outcome::Outcome;
-use super::upstream::link::{Abandoned, QuestionHash};
 use crate::base::lazy_queue::LazyQueue;
 use crate::base::origin::Subscriber;
 use crate::base::time::Instant;
@@ -487,14 +485,7 @@ impl Proxy {
             met_silence: false,
             found_by: 0,
         }));
-        let abandoned = Abandoned {
-            question: QuestionHash::of(exchange.query.question()),
-            is_answered: true,
-        };
-        let attempts = exchange.attempts.take_open();
-        for attempt in attempts {
-            self.abandon(attempt, Outcome::Answered, abandoned, cx.now);
-        }
+        self.abandon_attempts(key, cx.now);
         self.schedule_late_verdict(key, cx.now + time_left);
         self.followups.push(Followup::Validate(key));
     }

@@ -18,6 +18,7 @@ use super::*;
 use crate::base::origin::ClientProtocol;
 use crate::dnssec::testing::Tree;
 use crate::dnssec::validation::SecurityKind;
+use crate::proxy::outcome::Outcome;
 use crate::proxy::testing::{Scene, config};
 use crate::proxy::{Action, ClientTransport, StepEnd, UpstreamIndex};
 use crate::wire::Header;

@@ -87,3 +87,48 @@ fn denials_of_a_zone_above_the_nearest_trust_anchor_are_not_used() {
     world.ask("nothinh.tld1", Type::A, AD);
     assert!(world.sent.len() > sent);
 }
+
+#[test]
+fn dns64_needs_a_verified_denial_and_verified_addresses() {
+    let question = |rr_type: Type| key("x.wild.nsec3.tld1", rr_type);
+    let text = Type(16);
+    let arguments = &[ON, &["--dns64=2001:db8:64::/96"]].concat();
+    let mut world = World::new(arguments);
+    let mut denial = world.answers[&question(text)].clone();
+    let type_at = 12 + question(text).len() - 3;
+    denial[type_at] = 28;
+    world.answers.insert(question(Type::AAAA), denial.clone());
+    // The proof in this answer denies AAAA records as well.
+    assert!(world.ask("x.wild.nsec3.tld1", text, AD).has_ad());
+    for _ in 0..2 {
+        let response = world.ask("x.wild.nsec3.tld1", Type::AAAA, AD);
+        assert_eq!(response.types(), [Type::AAAA]);
+        assert!(response.has_ad());
+    }
+    // Without a proof, there may be an AAAA record.
+    let mut world = World::new(arguments);
+    denial.truncate(type_at + 3);
+    (denial[7], denial[9], denial[11]) = (0, 0, 0);
+    world.answers.insert(question(Type::AAAA), denial);
+    let response = world.ask("x.wild.nsec3.tld1", Type::AAAA, AD);
+    assert_eq!(response.rcode(), Rcode::SERVFAIL);
+    assert!(
+        !world
+            .sent
+            .iter()
+            .any(|(text, _)| text == "x.wild.nsec3.tld1./A"),
+        "{:?}",
+        world.sent
+    );
+    // Addresses that cannot be verified are not mapped.
+    let mut world = World::new(arguments);
+    let mut denial = world.answers[&question(text)].clone();
+    denial[type_at] = 28;
+    world.answers.insert(question(Type::AAAA), denial);
+    world.lie_about = Some("x.wild.nsec3.tld1./A");
+    let response = world.ask("x.wild.nsec3.tld1", Type::AAAA, AD);
+    assert_eq!(
+        (response.rcode(), response.types()),
+        (Rcode::SERVFAIL, vec![])
+    );
+}
