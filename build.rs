@@ -77,7 +77,7 @@ const START_CODE: &str = "\
     .text.*proxy11reconfigure8Topology* )";
 
 /// Code that does not run while a program with the default options forwards queries over TLS 1.3:
-/// features that are off by default (DNSSEC validation, block lists, domains of upstreams, TLS
+/// features that are off by default (DNSSEC validation, block lists, domains of upstreams, DNS64, TLS
 /// servers, HTTP/2, the HTTP endpoint, traces, revocation lists), TLS 1.2, the exchange of settings,
 /// Encrypted Client Hello, the text of errors, and the parts of the standard library that read
 /// stack frames and debug information for the message of a panic, which are in every binary. The
@@ -95,7 +95,9 @@ const RARE_CODE: &str = "\
     .text.*upstream12http2_events* .text.*proxy6client10designated* ) \
     *( .text.*dotproxy5block* .text.*dotproxy..block..* .text.*base10name_table* \
     .text.*proxy6client7blocked* .text.*proxy6client5hosts* .text.*base10file_lines* \
-    .text.*config7domains* .text.*options13domains_files* ) \
+    .text.*config7domains* .text.*options13domains_files* .text.*config5dns64* \
+    .text.*proxy5dns64* .text.*wire13record_writer* \
+    .text.*wire13without_proof* ) \
     *( .text.*dotproxy7process5probe* .text.*reactor6export4http* .text.*reactor6export7metrics* \
     .text.*reactor6export10connection* .text.*reactor6export13query_records*lines* \
     .text.*9telemetry4json* .text.*9telemetry6dnstap* .text.*9telemetry10proc_stats* \

@@ -205,7 +205,7 @@ impl Proxy {
     /// cached NXDOMAIN of an ancestor (RFC 8020), or asks upstream.
     fn answer_or_query_upstream(&mut self, request: &Request<'_>, cx: &mut Cx<'_>) {
         let question = request.question;
-        if self.reverse_target(question).is_some() {
+        if self.config.dns64.is_some() && self.reverse_target(question).is_some() {
             return self.query_upstream(request, None, cx);
         }
         let own_pool = self.routes.own(question.name());

@@ -32,21 +32,10 @@ use crate::wire::name::Name;
 use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::{Flags, Message, Query, Question, Rcode};
 
-/// The state of an exchange with regard to DNS64.
+/// The mapping of the answer of an exchange. It is pending until its end.
 #[derive(Debug, Default)]
-pub(super) enum Mapping {
-    /// The exchange is an ordinary one so far.
-    #[default]
-    None,
-    /// The exchange waits for an answer that is mapped.
-    Waiting(Box<PendingMapping>),
-    /// The answer is not mapped any more.
-    Done,
-}
-
-/// An answer that is to be mapped.
-#[derive(Debug)]
-pub(super) struct PendingMapping {
+pub(super) struct Mapping {
+    is_pending: bool,
     /// The answer without AAAA records, shortened if it is long; `None` for a PTR query.
     original: Option<Box<[u8]>>,
     /// The mapped answer.
@@ -99,7 +88,7 @@ impl Proxy {
         let exchange = &self.exchanges[key];
         let query = &exchange.query;
         let question = query.question();
-        if !matches!(exchange.mapping, Mapping::None)
+        if exchange.mapping.is_some()
             || !exchange.is_for_answer()
             || !self.makes_addresses(question, query.flags(), exchange.wants_proof())
             || answer.rcode() == Rcode::NXDOMAIN
@@ -112,7 +101,7 @@ impl Proxy {
         let addresses = || answer.answers().filter_map(|it| it.address(answer.bytes()));
         let addresses = || addresses().filter(IpAddr::is_ipv6);
         if addresses().any(is_usable) {
-            self.exchanges[key].mapping = Mapping::Done;
+            self.exchanges[key].mapping = Some(Box::default());
             if addresses().all(is_usable) {
                 return false;
             }
@@ -151,7 +140,8 @@ impl Proxy {
     ) {
         let exchange = &mut self.exchanges[key];
         exchange.is_waiting = false;
-        exchange.mapping = Mapping::Waiting(Box::new(PendingMapping {
+        exchange.mapping = Some(Box::new(Mapping {
+            is_pending: true,
             original,
             mapped: None,
         }));
@@ -201,13 +191,13 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(waiter) else {
             return;
         };
-        let (Mapping::Waiting(pending), Some(prefix)) = (&mut exchange.mapping, prefix) else {
+        let (Some(mapping), Some(prefix)) = (&mut exchange.mapping, prefix) else {
             return;
         };
         let question = exchange.query.question();
-        let original = pending.original.as_deref();
+        let original = mapping.original.as_deref();
         let original = original.and_then(|bytes| Message::parse(bytes).ok());
-        pending.mapped = match &original {
+        mapping.mapped = match &original {
             _ if is_truncated(answer) => None,
             None => message::behind_alias(question, answer),
             Some(_) if is_error(answer.rcode()) => message::error_of(question, answer),
@@ -224,11 +214,13 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get_mut(key) else {
             return;
         };
-        let Mapping::Waiting(pending) = std::mem::replace(&mut exchange.mapping, Mapping::Done)
-        else {
+        let mapping = exchange.mapping.as_mut();
+        let Some(mapping) = mapping.filter(|mapping| mapping.is_pending) else {
             return;
         };
-        let Some(answer) = pending.mapped else {
+        mapping.is_pending = false;
+        mapping.original = None;
+        let Some(answer) = mapping.mapped.take() else {
             return self.fail(key, Outcome::UpstreamFailed, cx);
         };
         let answer = Message::parse(&answer).expect("a mapped answer is well formed");

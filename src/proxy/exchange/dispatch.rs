@@ -37,7 +37,7 @@ impl Proxy {
     pub(in crate::proxy) fn coalesce_or_dispatch(&mut self, key: ExchangeKey, cx: &mut Cx<'_>) {
         let has_followed = self.exchanges[key].coalescing == Coalescing::Following;
         if !self.coalesce(key, cx.now) {
-            if self.begin_reverse_mapping(key, cx) {
+            if self.config.dns64.is_some() && self.begin_reverse_mapping(key, cx) {
                 return;
             }
             self.upstreams.rotate_ranking(self.exchanges[key].pool);

@@ -140,8 +140,8 @@ pub(super) struct Exchange {
     pub(super) attempts: Attempts,
     /// The answer that is being validated.
     pub(super) parked: Option<Box<Parked>>,
-    /// The state with regard to DNS64.
-    pub(super) mapping: Mapping,
+    /// The mapping of the answer, if it has begun (DNS64).
+    pub(super) mapping: Option<Box<Mapping>>,
 }
 
 impl Exchange {
@@ -173,7 +173,7 @@ impl Exchange {
             tracer: Tracer::default(),
             attempts: Attempts::default(),
             parked: None,
-            mapping: Mapping::None,
+            mapping: None,
         }
     }
 
@@ -191,7 +191,7 @@ impl Exchange {
         self.followers.clear();
         self.attempts = Attempts::default();
         self.parked = None;
-        self.mapping = Mapping::None;
+        self.mapping = None;
     }
 
     /// Returns whether upstream was asked, for this exchange or for the one that it follows.

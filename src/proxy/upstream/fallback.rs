@@ -29,7 +29,14 @@ impl Upstreams {
 
     /// Records that the first attempt of a query uses this link. Logs that the pool begins or ends
     /// to use its fallbacks.
+    #[inline]
     pub(in crate::proxy) fn on_first_attempt(&mut self, pool: PoolIndex, link: LinkKey) {
+        if !self.fallbacks.is_empty() {
+            self.report_fallback_use(pool, link);
+        }
+    }
+
+    fn report_fallback_use(&mut self, pool: PoolIndex, link: LinkKey) {
         let Some(link) = self.link(link) else {
             return;
         };
