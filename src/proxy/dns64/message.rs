@@ -14,13 +14,18 @@ use crate::wire::{Flags, Header, Malformed, Message, Question, Rcode};
 /// 6147, section 5.1.7), and of the CNAME record of an address.
 const TTL_MAX: u32 = 600;
 
-/// Returns an answer without the excluded addresses.
+/// Returns an answer without the excluded addresses. Its signatures do not match the others, so
+/// that they are removed with AD.
 pub(super) fn with_usable_addresses(answer: &Message<'_>) -> Result<Vec<u8>, Malformed> {
     let bytes = answer.bytes();
-    filtered(answer, |record| {
+    let mut usable = filtered(answer, |record| {
         let address = record.address(bytes);
-        address.is_none_or(|address| address.is_ipv4() || is_usable(address))
-    })
+        let is_kept = address.is_none_or(|address| address.is_ipv4() || is_usable(address));
+        is_kept && record.rr_type != Type::RRSIG
+    })?;
+    let flags = answer.header().flags.without(Flags::AD);
+    usable[2..4].copy_from_slice(&flags.to_u16().to_be_bytes());
+    Ok(usable)
 }
 
 /// Returns the answer to a question for AAAA records that is made of an answer with A records. If

@@ -32,6 +32,10 @@ use crate::wire::name::Name;
 use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::{Flags, Message, Query, Question, Rcode};
 
+/// Maximum length of an answer that is kept whole while it is mapped. Few negative answers are
+/// longer, with their proofs.
+const ORIGINAL_LEN_MAX: usize = 4_096;
+
 /// The mapping of the answer of an exchange. It is pending until its end.
 #[derive(Debug, Default)]
 pub(super) struct Mapping {
@@ -112,7 +116,11 @@ impl Proxy {
             self.deliver(key, &usable, cx);
             return true;
         }
-        let original = Some(shortened(answer));
+        let original = match answer.bytes() {
+            bytes if bytes.len() <= ORIGINAL_LEN_MAX => bytes.into(),
+            _ => shortened(answer),
+        };
+        let original = Some(original);
         self.wait_for_mapping(key, original, (&name, Type::A), cx);
         true
     }
@@ -187,11 +195,10 @@ impl Proxy {
         answer: &Message<'_>,
         security: Option<SecurityKind>,
     ) {
-        let prefix = self.config.dns64;
         let Some(exchange) = self.exchanges.get_mut(waiter) else {
             return;
         };
-        let (Some(mapping), Some(prefix)) = (&mut exchange.mapping, prefix) else {
+        let Some(mapping) = &mut exchange.mapping else {
             return;
         };
         let question = exchange.query.question();
@@ -201,7 +208,11 @@ impl Proxy {
             _ if is_truncated(answer) => None,
             None => message::behind_alias(question, answer),
             Some(_) if is_error(answer.rcode()) => message::error_of(question, answer),
-            Some(original) => message::with_mapped_addresses(question, original, answer, prefix),
+            Some(original) => match self.config.dns64 {
+                Some(prefix) => message::with_mapped_addresses(question, original, answer, prefix),
+                // A reload has turned DNS64 off.
+                None => Some(original.bytes().to_vec()),
+            },
         };
         // Both answers decide on the verdict (RFC 6147, section 5.5).
         if security.is_some_and(|security| security != SecurityKind::Secure) {

@@ -273,6 +273,58 @@ fn answers_with_usable_addresses_and_denials_stay() {
 }
 
 #[test]
+fn long_answer_without_addresses_is_kept_whole() {
+    let mut world = World::new(&[]);
+    world.add_v4("empty.example", 60, &[]);
+    let text = record(
+        "example",
+        Type(16),
+        60,
+        &[vec![250; 251], vec![9; 10]].concat(),
+    );
+    let authorities = [vec![soa(30)], vec![text; 8]].concat();
+    world.add("empty.example./AAAA", NOERROR, &[], &authorities);
+    for _ in 0..2 {
+        assert_eq!(world.ask("empty.example", Type::AAAA), ["0"]);
+    }
+    // It is cached, since its SOA record is known.
+    assert_eq!(world.asked.len(), 2);
+}
+
+#[test]
+fn answer_without_its_excluded_addresses_has_no_ad() {
+    let mut world = World::new(&[]);
+    let excluded = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 1, 2, 3, 4];
+    let six = [0x20, 1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let records = [excluded, six].map(|data| record("x.example", Type::AAAA, 60, &data));
+    world.add("x.example./AAAA", NOERROR, &records, &[]);
+    world.zone.get_mut("x.example./AAAA").unwrap().flags = AD;
+    let response = world.ask_with("x.example", Type::AAAA, AD, false);
+    assert_eq!(response, ["0", "60 2001:500::1"]);
+}
+
+#[test]
+fn answer_that_waits_when_dns64_is_turned_off_is_delivered() {
+    let mut world = World::new(&[]);
+    world.add_v4("v4.example", 60, &[[198, 41, 0, 4]]);
+    let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    query.extend(name("v4.example"));
+    query.extend([0, 28, 0, 1]);
+    world.scene.ask(&query, ClientTransport::Udp);
+    let (link, query) = world.scene.sent().remove(0);
+    world.scene.outbox.clear();
+    world.reply(link, &query);
+    let (link, query) = world.scene.sent().remove(0);
+    world.scene.outbox.clear();
+    let arguments = ["-uudp://192.0.2.1,domain=example,domain=arpa"];
+    let config = super::super::testing::config(&arguments);
+    let (proxy, outbox) = (&mut world.scene.proxy, &mut world.scene.outbox);
+    proxy.reconfigure(&config, world.scene.now, outbox);
+    world.reply(link, &query);
+    assert_eq!(world.run(), ["0"]);
+}
+
+#[test]
 fn aliases_are_kept() {
     let mut world = World::new(&[]);
     let alias = record("www.example", Type::CNAME, 50, &name("v4.example"));

@@ -142,7 +142,13 @@ impl Proxy {
             (Purpose::Cache, Some(lookup)) if !exchange.is_answered => {
                 self.cache.on_refresh_failed(question, lookup, now);
             }
-            (Purpose::Mapping(waiter), _) => self.followups.push(Followup::Mapped(waiter)),
+            (Purpose::Mapping(waiter), _) => {
+                let failure = exchange.last_failure;
+                if let Some(waiter) = self.exchanges.get_mut(waiter) {
+                    waiter.last_failure = failure.or(waiter.last_failure);
+                }
+                self.followups.push(Followup::Mapped(waiter));
+            }
             (Purpose::Validation { .. }, _) => {
                 if exchange.is_parked() {
                     self.on_own_question_unverified(key);
