@@ -1,6 +1,5 @@
-//! Connections at the start and after a change of upstreams: one to each upstream before the first
-//! query, so that a problem shows in the log at once and the first query does not wait for a
-//! handshake.
+//! Connections at the start: one to each upstream before the first query, so that a problem shows
+//! in the log at once and the first query does not wait for a handshake.
 
 use crate::base::time::Instant;
 use crate::config::Scheme;
@@ -12,16 +11,12 @@ impl Proxy {
     /// Connects to each upstream that takes connections. Upstreams with a host name are connected
     /// to when their addresses are known.
     pub fn connect_at_start(&mut self, now: Instant, outbox: &mut Outbox) {
-        self.connect_to_all();
-        self.settle(&mut Cx { now, outbox });
-    }
-
-    /// Schedules a connection to each upstream that takes connections.
-    pub(in crate::proxy) fn connect_to_all(&mut self) {
+        let cx = &mut Cx { now, outbox };
         let upstreams = self.config.upstreams.iter().enumerate();
         let upstreams = upstreams.filter(|(_, upstream)| upstream.scheme != Scheme::Udp);
         self.unconnected = upstreams.map(|(index, _)| UpstreamIndex(index)).collect();
         self.followups.on_room();
+        self.settle(cx);
     }
 
     /// Opens links to the upstreams that have not been connected to since the start, as far as
