@@ -2,7 +2,7 @@
 
 use super::header::{HEADER_LEN, Header, Rcode};
 use super::names::Names;
-use super::question::{Question, Type};
+use super::question::{CLASS_IN, Question, Type};
 use super::record::{Record, records};
 use super::{MESSAGE_LEN_MAX, Malformed, Opt, data, read_u16};
 
@@ -224,6 +224,22 @@ impl<'a> Message<'a> {
     /// Returns the records of the authority section.
     pub fn authorities(&self) -> impl Iterator<Item = Record> + use<'a> {
         self.records(self.section_ends[0], self.section_ends[1])
+    }
+
+    /// Returns the SOA record in the authority section, which limits the lifetime of a denial.
+    pub fn soa(&self) -> Option<Record> {
+        let is_soa = |record: &Record| {
+            record.rr_type == Type::SOA && record.class(self.bytes) == Ok(CLASS_IN)
+        };
+        self.authorities().find(is_soa)
+    }
+
+    /// Returns the TTL of a negative answer in seconds: the smaller one of the TTL and the last
+    /// field of its SOA record (RFC 2308, section 5).
+    pub fn negative_ttl(&self) -> Option<u32> {
+        let soa = self.soa()?;
+        let minimum = soa.data(self.bytes).last_chunk().copied();
+        Some(u32::from_be_bytes(minimum?).min(soa.ttl(self.bytes)))
     }
 
     /// Returns the records between two record boundaries.

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::blocks::{BLOCK_ROOM, NONE};
 use super::key::{CacheKey, EntryKind};
-use super::policy::{CachePolicy, Extent, soa};
+use super::policy::{CachePolicy, Extent};
 use crate::wire::edns;
 use crate::wire::question::Type;
 use crate::wire::{Flags, Message, byte_ops};
@@ -312,7 +312,7 @@ fn write_denial(
     policy: &CachePolicy,
 ) -> Option<(usize, [u16; 3])> {
     let start = out.len();
-    let soa = soa(answer)?;
+    let soa = answer.soa()?;
     let ttl_at = soa.write_uncompressed_soa(answer.bytes(), out).ok()?;
     let records_len = out.len() - start;
     put_ttl(out, start, ttl_at - start, policy.lifetime);

@@ -72,7 +72,6 @@ pub(super) fn policy_for(
     if policy.is_error {
         return Some(policy);
     }
-    let bytes = answer.bytes();
     let (content, ttl) = content(answer, question.rr_type());
     let is_answered = match content {
         AnswerSection::Records => true,
@@ -85,8 +84,7 @@ pub(super) fn policy_for(
     } else {
         // Without SOA the time to cache a negative answer is unknown (RFC 2308, section 5), and an
         // alias that leads nowhere is a part of an answer.
-        let soa = soa(answer)?;
-        let soa_ttl = soa.ttl(bytes).min(minimum(soa.data(bytes))?);
+        let soa_ttl = answer.negative_ttl()?;
         let ttl = ttl.unwrap_or(soa_ttl).min(soa_ttl);
         let lifetime = policy.clamp_negative_ttl(ttl, seconds(settings.negative_ttl_max));
         // A denial of DS is by the zone above, and says nothing of the zone that may start at the
@@ -196,19 +194,6 @@ fn belongs_to(owner: usize, record: &Record, bytes: &[u8], steps_left: &mut usiz
 
 /// The bits that make a position a compression pointer (RFC 1035, section 4.1.4).
 const POINTER: usize = 0xc000;
-
-/// Returns the SOA record in the authority section, which limits the lifetime of a denial.
-pub(super) fn soa(answer: &Message<'_>) -> Option<Record> {
-    let is_soa = |record: &Record| {
-        record.rr_type == Type::SOA && record.class(answer.bytes()) == Ok(CLASS_IN)
-    };
-    answer.authorities().find(is_soa)
-}
-
-/// Returns the last field of the data of a SOA record (RFC 1035, section 3.3.13).
-fn minimum(data: &[u8]) -> Option<u32> {
-    data.last_chunk().copied().map(u32::from_be_bytes)
-}
 
 #[cfg(test)]
 mod tests {

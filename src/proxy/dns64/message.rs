@@ -44,7 +44,7 @@ pub(super) fn with_mapped_addresses(
     if !answer.answers().any(|record| mapped(&record).is_some()) {
         return Some(original.bytes().to_vec());
     }
-    let ttl_max = negative_ttl(original).unwrap_or(TTL_MAX);
+    let ttl_max = original.negative_ttl().unwrap_or(TTL_MAX);
     let are_secure =
         |flag| [original, answer].map(|one| one.header().flags.contains(flag)) == [true; 2];
     let ad = if are_secure(Flags::AD) {
@@ -122,16 +122,4 @@ fn header(rcode: Rcode, more: Flags) -> Header {
         authorities: 0,
         additionals: 0,
     }
-}
-
-/// Returns the TTL of a negative answer in seconds (RFC 2308, section 5).
-fn negative_ttl(answer: &Message<'_>) -> Option<u32> {
-    let bytes = answer.bytes();
-    let soa = answer.authorities().find(|it| it.rr_type == Type::SOA)?;
-    let minimum = soa
-        .data(bytes)
-        .last_chunk()
-        .copied()
-        .map(u32::from_be_bytes)?;
-    Some(minimum.min(soa.ttl(bytes)))
 }

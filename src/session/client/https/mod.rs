@@ -19,7 +19,6 @@ use crate::session::http2::{
     ResponseHead, StreamId,
 };
 use crate::wire::header::HEADER_LEN;
-use crate::wire::question::Type;
 use crate::wire::{Message, Rcode};
 
 #[cfg(test)]
@@ -403,12 +402,6 @@ fn max_age(response: &[u8]) -> u32 {
         return 0;
     }
     let of_answers = message.answers().map(|record| record.ttl(response));
-    let soa = message
-        .authorities()
-        .find(|record| record.rr_type == Type::SOA);
-    let negative = soa.map(|soa| {
-        let minimum = soa.data(response).last_chunk().copied();
-        minimum.map_or(0, u32::from_be_bytes).min(soa.ttl(response))
-    });
+    let negative = message.negative_ttl();
     of_answers.chain(negative).min().unwrap_or(0)
 }
