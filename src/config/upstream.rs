@@ -323,13 +323,13 @@ impl Settings {
                 self.domains.push(domain.parse().map_err(|_| expected)?);
             }
             ("pin-sha256", pin) => self.pins.pins.push(pin.parse()?),
-            ("dnssec", "") if setting == "dnssec" => self.is_validated = true,
-            ("fallback", "") if setting == "fallback" => self.is_fallback = true,
             (key @ ("dnssec" | "fallback" | "pin-only" | "pin-report"), _) if setting != key => {
                 return Err(format!("{key} without a value, not {setting:?}").into());
             }
-            ("pin-only", "") => self.set_rule(PinRule::Instead)?,
-            ("pin-report", "") => self.set_rule(PinRule::Report)?,
+            ("dnssec", _) => self.is_validated = true,
+            ("fallback", _) => self.is_fallback = true,
+            ("pin-only", _) => self.set_rule(PinRule::Instead)?,
+            ("pin-report", _) => self.set_rule(PinRule::Report)?,
             ("client-cert" | "client-key" | "domains-file", path) if path.starts_with("~/") => {
                 return Err(WITHOUT_TILDE.into());
             }

@@ -3,8 +3,9 @@
 //! An exchange that ends leaves links with abandoned queries and followers without an answer, and
 //! both may end other links and exchanges. Such work is queued, and [`Proxy::settle`] performs it
 //! at the end of each call, so that no function calls itself through others. The queue becomes
-//! empty: each entry comes from the end of an exchange, a link or a lookup, and a follow-up starts
-//! none of them except lookups, which have a pause.
+//! empty: each entry comes from the end of an exchange, a link or a lookup, or from a mapping
+//! (DNS64), and a follow-up starts none of them except lookups, which have a pause, and the mapping
+//! of an exchange, which happens once.
 
 use std::collections::VecDeque;
 

@@ -1,12 +1,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::testing::Scene;
+use super::super::testing::{Scene, config};
 use super::super::{Action, ClientTransport, LinkKey};
 use crate::wire::Message;
 use crate::wire::header::{Flags, HEADER_LEN};
 use crate::wire::name::Name;
 use crate::wire::question::Type;
+
+const UPSTREAM: &str = "-uudp://192.0.2.1,domain=example,domain=arpa";
+const PREFIX: &str = "--dns64=64:ff9b::/96";
 
 const AD: u16 = 0x20;
 const CD: u16 = 0x10;
@@ -69,13 +72,7 @@ fn text_of(question: crate::wire::Question<'_>) -> String {
 
 impl World {
     fn new(arguments: &[&str]) -> Self {
-        let all = [
-            &[
-                "-uudp://192.0.2.1,domain=example,domain=arpa",
-                "--dns64=64:ff9b::/96",
-            ],
-            arguments,
-        ];
+        let all = [&[UPSTREAM, PREFIX], arguments];
         Self {
             scene: Scene::with(&all.concat()),
             zone: BTreeMap::new(),
@@ -114,6 +111,11 @@ impl World {
         flags: u16,
         wants_proof: bool,
     ) -> Vec<String> {
+        self.send(text, rr_type, flags, wants_proof);
+        self.run()
+    }
+
+    fn send(&mut self, text: &str, rr_type: Type, flags: u16, wants_proof: bool) {
         let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(wants_proof)];
         query[2..4].copy_from_slice(&(0x100 | flags).to_be_bytes());
         query.extend(name(text));
@@ -123,7 +125,22 @@ impl World {
             query.extend(b"\0\0\x29\x04\xd0\0\0\x80\0\0\0");
         }
         self.scene.ask(&query, ClientTransport::Udp);
-        self.run()
+    }
+
+    /// Passes the queries in the outbox to upstream.
+    fn step(&mut self) {
+        self.scene.bring_up();
+        let sent = self.scene.sent();
+        self.scene.outbox.clear();
+        for (link, query) in sent {
+            self.reply(link, &query);
+        }
+    }
+
+    fn reconfigure(&mut self, arguments: &[&str]) {
+        self.scene.outbox.clear();
+        let (proxy, outbox) = (&mut self.scene.proxy, &mut self.scene.outbox);
+        proxy.reconfigure(&config(arguments), self.scene.now, outbox);
     }
 
     /// Answers the queries to upstream until there is a response.
@@ -307,19 +324,10 @@ fn answer_without_its_excluded_addresses_has_no_ad() {
 fn answer_that_waits_when_dns64_is_turned_off_is_delivered() {
     let mut world = World::new(&[]);
     world.add_v4("v4.example", 60, &[[198, 41, 0, 4]]);
-    let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    query.extend(name("v4.example"));
-    query.extend([0, 28, 0, 1]);
-    world.scene.ask(&query, ClientTransport::Udp);
+    world.send("v4.example", Type::AAAA, 0, false);
+    world.step();
     let (link, query) = world.scene.sent().remove(0);
-    world.scene.outbox.clear();
-    world.reply(link, &query);
-    let (link, query) = world.scene.sent().remove(0);
-    world.scene.outbox.clear();
-    let arguments = ["-uudp://192.0.2.1,domain=example,domain=arpa"];
-    let config = super::super::testing::config(&arguments);
-    let (proxy, outbox) = (&mut world.scene.proxy, &mut world.scene.outbox);
-    proxy.reconfigure(&config, world.scene.now, outbox);
+    world.reconfigure(&[UPSTREAM]);
     world.reply(link, &query);
     assert_eq!(world.run(), ["0"]);
 }
@@ -471,33 +479,15 @@ fn queries_that_wait_for_a_mapping_survive_a_change_of_upstreams() {
             vec!["0", "600 CNAME", "1800 PTR"],
         ),
     ] {
-        let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        query.extend(name(text));
-        query.extend(rr_type.0.to_be_bytes());
-        query.extend([0, 1]);
         world.silent = vec![question.to_owned()];
-        world.scene.ask(&query, ClientTransport::Udp);
-        for _ in 0..2 {
-            world.scene.bring_up();
-            let sent = world.scene.sent();
-            world.scene.outbox.clear();
-            for (link, query) in sent {
-                world.reply(link, &query);
-            }
-        }
+        world.send(text, rr_type, 0, false);
+        world.step();
+        world.step();
         world.silent.clear();
         let other = "-uudp://192.0.2.2,domain=example,domain=arpa";
-        world.scene.outbox.clear();
-        let config = super::super::testing::config(&[other, "--dns64=64:ff9b::/96"]);
-        let (proxy, outbox) = (&mut world.scene.proxy, &mut world.scene.outbox);
-        proxy.reconfigure(&config, world.scene.now, outbox);
+        world.reconfigure(&[other, PREFIX]);
         assert_eq!(world.run(), expected);
         assert_eq!(world.scene.proxy.inflight(), 0);
-        // Back to the first upstream.
-        let first = "-uudp://192.0.2.1,domain=example,domain=arpa";
-        let config = super::super::testing::config(&[first, "--dns64=64:ff9b::/96"]);
-        world.scene.outbox.clear();
-        let (proxy, outbox) = (&mut world.scene.proxy, &mut world.scene.outbox);
-        proxy.reconfigure(&config, world.scene.now, outbox);
+        world.reconfigure(&[UPSTREAM, PREFIX]);
     }
 }
