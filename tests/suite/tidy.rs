@@ -83,7 +83,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     (
         "std::fs",
         &[
-            "base/file.rs",
+            "base/file/",
             "telemetry/proc_stats.rs",
             "telemetry/query_log.rs",
         ],
