@@ -75,6 +75,7 @@ REFUSED = [
     ("options: {trust-anchor: [/etc/anchors]}", 'options.trust-anchor: "/etc/anchors": no volume has this file'),
     ("options: {query-log: '/var/log/dns.json,sample=2'}", 'options.query-log: "/var/log/dns.json": the root file'),
     ("options: {clock-stamp: /var/lib/time}", 'options.clock-stamp: "/var/lib/time": the root file system is read-only'),
+    ("options: {cache-file: /var/lib/cache}", 'options.cache-file: "/var/lib/cache": the root file system is read-only'),
     ("{options: {clock-stamp: /etc/dotproxy-secret/a}, existingSecret: a}", "the root file system is read-only"),
     ("{options: {query-log: /l/a}, extraVolumes: [{name: l, configMap: {name: l}}], "
      "extraVolumeMounts: [{name: l, mountPath: /l, readOnly: true}]}", "no volume that can be written has this file"),

@@ -365,6 +365,7 @@ policy fast
 ca-file ca.pem
 clock-stamp stamp
 clock-stamp /var/lib/stamp
+cache-file /var/lib/cache
 timeout 5 seconds
 max-tcp-clients 0
 max-inflight 60001

@@ -20,6 +20,12 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
     check_addresses(config)?;
     let stamp = config.clock_stamp.as_deref().map(clock::check_stamp);
     let stamp = stamp.transpose()?.flatten();
+    if let Some(path) = &config.cache_file {
+        file::try_to_write(path).map_err(|error| {
+            let error = file::describe_written(path, &error);
+            format!("--cache-file: {:?}: {error}", path.display())
+        })?;
+    }
     let clock = Clock::new(config.clock_stamp.as_deref());
     let tls = tls::set_up(config, &clock).map_err(|error| error.to_string())?;
     let mut warnings = config.warnings.clone();

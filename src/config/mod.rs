@@ -82,6 +82,8 @@ pub struct Config {
     pub limits: Limits,
     /// Settings of the cache.
     pub cache: CacheSettings,
+    /// File that keeps the cache over a restart.
+    pub cache_file: Option<PathBuf>,
     /// Settings of DNSSEC validation.
     pub dnssec: DnssecSettings,
     /// The least severe level that is logged.
@@ -132,6 +134,7 @@ impl Default for Config {
             timeouts: Timeouts::for_query(Timeouts::QUERY),
             limits: Limits::default(),
             cache: CacheSettings::default(),
+            cache_file: None,
             dnssec: DnssecSettings::default(),
             log_level: LevelFilter::Info,
             log_format: LogFormat::default(),
@@ -180,6 +183,13 @@ impl Config {
         files.extend(allowing.map(|path| ("--allow-names", path)));
         files.extend(self.file.iter().map(|path| ("--conf-file", path)));
         files
+    }
+
+    /// Returns the files that are replaced while the process runs or ends, each with its option.
+    pub fn files_replaced(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        let stamp = self.clock_stamp.iter().map(|path| ("--clock-stamp", path));
+        let cache = self.cache_file.iter().map(|path| ("--cache-file", path));
+        stamp.chain(cache)
     }
 
     /// Serves clients on sockets that the process was started with (socket activation) instead of

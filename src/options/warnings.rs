@@ -149,6 +149,7 @@ fn without_effect(config: &Config, given: &Given) -> Vec<String> {
         ),
         ("allow-names", blocks_none, no_list),
         ("block-answer", blocks_none, no_list),
+        ("cache-file", is_off, no_cache),
         ("prefetch", is_off && cache.prefetch, no_cache),
         ("serve-stale", is_off && is_stale, no_cache),
         (

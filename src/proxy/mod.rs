@@ -41,7 +41,7 @@ mod validator;
 mod view;
 
 pub use actions::{Action, Destination, Outbox, Record};
-pub use cache::CacheUsage;
+pub use cache::{CacheUsage, Restored};
 pub use client::admission::{ClientTransport, is_query};
 pub use client::fairness::Room;
 pub use counters::Counters;
@@ -53,6 +53,7 @@ pub use upstream::UpstreamView;
 pub use validator::DnssecCounters;
 
 use std::collections::VecDeque;
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -181,6 +182,38 @@ impl Proxy {
     /// Returns a random key for a table of names.
     pub fn new_name_table_key(&mut self) -> NameTableKey {
         NameTableKey::new(&mut self.random)
+    }
+
+    /// Writes the answers in the cache. Returns their number.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the writer.
+    pub fn save_cache(&self, now: Instant, out: &mut dyn Write) -> io::Result<usize> {
+        self.cache.save(now, out)
+    }
+
+    /// Adds answers that [`Proxy::save_cache`] wrote `elapsed` ago to the cache. If that time is
+    /// unknown, all of them are expired.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the reader, or [`io::ErrorKind::InvalidData`] for other bytes. The
+    /// cache is empty then.
+    pub fn restore_cache(
+        &mut self,
+        input: &mut dyn Read,
+        elapsed: Option<Duration>,
+        now: Instant,
+    ) -> io::Result<Restored> {
+        let restored = self.cache.restore(input, elapsed, now);
+        restored.inspect_err(|_| self.clear_cache())
+    }
+
+    /// Removes all answers from the cache.
+    pub fn clear_cache(&mut self) {
+        let settings = cache_settings(&self.config);
+        self.cache.reconfigure(&settings, &self.config.timeouts);
     }
 
     /// Releases the buffers that are kept for the next queries.

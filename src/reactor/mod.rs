@@ -20,6 +20,7 @@
 
 mod accepting;
 mod block_lists;
+mod cache_file;
 mod client_limits;
 mod connection_log;
 mod costly_steps;
@@ -260,6 +261,7 @@ impl<N: Net> Reactor<N> {
         }
         self.end_tap();
         self.clock.stamp(self.now);
+        self.write_cache_file();
         self.log_at = None;
         self.write_log();
         Ok(())

@@ -65,6 +65,11 @@ impl Clock {
         self.at_least_floor(system_time())
     }
 
+    /// Returns the time of the system's clock since 1970, unless that clock is behind the floor.
+    pub fn plausible_now(&self) -> Option<Duration> {
+        Some(system_time()).filter(|time| *time >= self.floor)
+    }
+
     /// Returns the time by which DNSSEC signatures are judged.
     pub fn for_signatures(&self) -> SignatureClock {
         SignatureClock {

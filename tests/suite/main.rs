@@ -6,6 +6,7 @@
 //! ```
 
 // The query engine, driven by calls.
+mod cache_file;
 mod cache_hit_rate;
 mod cache_scenarios;
 mod fallback_scenarios;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::config::budget::CACHE_MAX;
 use crate::config::{BlockAnswer, Budget, DnssecMode, Timeouts, parse_duration, parse_size};
-use crate::options::row::{Reload, Row};
+use crate::options::row::{Reload, Row, restore};
 use crate::options::values::{
-    OFF, parse_block_file, parse_choice, parse_hosts, parse_limit, parse_trust_anchor, parse_ttl,
+    OFF, parse_block_file, parse_choice, parse_hosts, parse_limit, parse_path, parse_trust_anchor,
+    parse_ttl,
 };
 use crate::options::warnings;
 
@@ -54,6 +55,14 @@ pub(super) const ANSWERS: &[Row] = &[
             Ok(())
         },
         reload: Reload::Applies,
+    },
+    Row {
+        short: "",
+        long: "cache-file",
+        value: "FILE",
+        help: "keeps the cache over a restart",
+        apply: |draft, value| parse_path(&mut draft.config.cache_file, value),
+        reload: Reload::Restores(|new, running| restore(&mut new.cache_file, &running.cache_file)),
     },
     Row {
         short: "",

@@ -122,21 +122,19 @@ impl RuntimeUser {
         }
     }
 
-    /// Checks whether the process could write the query log and the clock stamp as this user.
+    /// Checks whether the process could write its files as this user.
     pub fn check_written_files(&self, config: &Config) -> Result<(), String> {
         if let Some(path) = query_log(config).filter(|_| self.changes_rights()) {
             self.judge("--query-log", path, self.owner().refused_to_append(path))?;
         }
-        self.check_stamp(config)
+        self.check_replaced_files(config).collect()
     }
 
-    /// Checks whether the process could write the clock stamp as this user.
-    fn check_stamp(&self, config: &Config) -> Result<(), String> {
-        let stamp = config.clock_stamp.as_deref();
-        match stamp.filter(|_| self.changes_rights()) {
-            Some(path) => self.judge("--clock-stamp", path, self.owner().refused_to_replace(path)),
-            None => Ok(()),
-        }
+    /// Checks whether the process could replace files as this user.
+    fn check_replaced_files(&self, config: &Config) -> impl Iterator<Item = Result<(), String>> {
+        let files = config.files_replaced();
+        let files = files.filter(|_| self.changes_rights());
+        files.map(|(option, path)| self.judge(option, path, self.owner().refused_to_replace(path)))
     }
 
     #[inline(never)]
@@ -228,7 +226,7 @@ pub fn switch_user(config: &Config, target: Option<RuntimeUser>) -> Result<Restr
     }
     let mut restrictions = Restrictions::default();
     if let Some(target) = &target {
-        if let Err(problem) = target.check_stamp(config) {
+        for problem in target.check_replaced_files(config).filter_map(Result::err) {
             log::warn!("{problem}");
         }
         target.prepare_query_log(config).map_err(|error| {
@@ -337,7 +335,8 @@ fn closes_ports(status: &RestrictionStatus) -> bool {
 
 /// Returns the files that are written.
 fn written(config: &Config) -> impl Iterator<Item = &PathBuf> {
-    config.clock_stamp.iter().chain(query_log(config))
+    let replaced = config.files_replaced().map(|(_, path)| path);
+    replaced.chain(query_log(config))
 }
 
 fn query_log(config: &Config) -> Option<&PathBuf> {

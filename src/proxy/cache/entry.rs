@@ -66,6 +66,11 @@ impl Marks {
     const HITS: u8 = 0xc0;
     const HIT: u8 = 0x40;
 
+    /// Returns only the marks of the use of the entry.
+    pub(super) fn usage(self) -> Self {
+        Self(self.0 & (Self::VISITED.0 | Self::HITS))
+    }
+
     pub(super) fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }

@@ -42,6 +42,16 @@ impl Variant {
         Self(proof | unchecked)
     }
 
+    /// Returns the variant as bits.
+    pub(super) fn to_bits(self) -> u8 {
+        self.0
+    }
+
+    /// Returns the variant of these bits; others are ignored.
+    pub(super) fn from_bits(bits: u8) -> Self {
+        Self(bits & (Self::DO | Self::CD))
+    }
+
     /// Returns the variant with the same CD and the other DO.
     pub(super) fn with_other_proof(self) -> Self {
         Self(self.0 ^ Self::DO)
@@ -115,6 +125,16 @@ pub(super) struct EntryKind {
 impl EntryKind {
     /// The length of a kind in bytes.
     pub(super) const LEN: usize = 3;
+
+    /// Returns the type, which is zero for a denial of all types.
+    pub(super) fn rr_type(self) -> Type {
+        Type(self.rr_type)
+    }
+
+    /// Returns the variant.
+    pub(super) fn variant(self) -> Variant {
+        self.variant
+    }
 
     /// Returns the kind as bytes.
     pub(super) fn to_bytes(self) -> [u8; Self::LEN] {

@@ -10,6 +10,7 @@
 //! - `pauses`: pauses between queries upstream for one question
 //! - `entry`: the layout of an entry
 //! - `store`: the entries, within a memory budget that is never exceeded
+//! - `saved`: entries as bytes, for the cache file
 //! - `blocks`, `index`: the memory of the store and its hash index
 //! - `failures`: the failure cache
 
@@ -21,6 +22,7 @@ mod key;
 mod newer;
 mod pauses;
 mod policy;
+mod saved;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -28,6 +30,7 @@ mod testing;
 mod tests;
 
 pub(super) use key::{CacheLookup, Variant};
+pub use saved::Restored;
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
@@ -179,8 +182,9 @@ pub(super) struct Cache {
     /// The tick of the last recovery: cached errors from before it are ignored, and stale answers
     /// in use since before it are asked for again.
     recovered_at: u32,
-    /// Ticks during which the host was suspended and the clock stood still.
-    asleep: u32,
+    /// Ticks by which the clock of the cache is ahead of [`Instant`]: the host was suspended and the
+    /// clock stood still, or answers in a cache file are older than the process.
+    clock_lead: u32,
     scratch: Vec<u8>,
 }
 
@@ -199,7 +203,7 @@ impl Cache {
             store: Store::new(settings.size),
             hasher,
             recovered_at: 0,
-            asleep: 0,
+            clock_lead: 0,
             scratch: Vec::new(),
         }
     }
@@ -228,13 +232,13 @@ impl Cache {
 
     /// Records that the host was suspended for this duration.
     pub(super) fn on_sleep(&mut self, slept: Duration) {
-        self.asleep = self.asleep.saturating_add(ticks(slept));
+        self.clock_lead = self.clock_lead.saturating_add(ticks(slept));
     }
 
-    /// Returns the current tick, including ticks during suspensions. No tick is zero.
+    /// Returns the current tick. No tick is zero.
     fn tick(&self, now: Instant) -> u32 {
         let awake = ticks(now - Instant::default());
-        awake.saturating_add(self.asleep).saturating_add(1)
+        awake.saturating_add(self.clock_lead).saturating_add(1)
     }
 
     /// Computes the lookup for a query; `None` if its answer cannot be cached.

@@ -112,6 +112,14 @@ impl Store {
         Head::read(self.blocks.start(position))
     }
 
+    /// Returns all entries in the order of insertion.
+    pub(super) fn oldest_first(&self) -> impl Iterator<Item = u32> {
+        let known = |position: u32| (position != NONE).then_some(position);
+        std::iter::successors(known(self.oldest), move |position| {
+            known(self.head(*position).newer)
+        })
+    }
+
     /// Returns the bytes of an entry in a range, in parts.
     pub(super) fn read(&self, position: u32, range: Range<usize>) -> impl Iterator<Item = &[u8]> {
         self.blocks.read(position, range)

@@ -71,7 +71,7 @@ read-only.
 {{- fail (printf "%s: %q: no volume has this file: use existingSecret, whose entries are in /etc/dotproxy-secret, or extraVolumes and extraVolumeMounts" (trimSuffix ":" $name) $file) -}}
 {{- end -}}
 {{- end -}}
-{{- range $name := list "query-log" "clock-stamp" -}}
+{{- range $name := list "query-log" "clock-stamp" "cache-file" -}}
 {{- $file := index (splitList "," (get $.Values.options $name | default "-")) 0 -}}
 {{- if and (ne $file "-") $.Values.securityContext.readOnlyRootFilesystem (not (include "dotproxy.isBelow" (list $file $written))) -}}
 {{- fail (printf "options.%s: %q: the root file system is read-only, and no volume that can be written has this file: add one with extraVolumes and extraVolumeMounts%s" $name $file (ternary ", or use - for standard output" "" (eq $name "query-log"))) -}}
