@@ -1,13 +1,18 @@
 //! Records the build time, and passes linker options that reduce memory and the size of the binary.
 
 use std::env;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     record_build_time();
+    compress_status_page();
     reduce_resident_memory();
 }
 
@@ -22,6 +27,19 @@ fn record_build_time() {
         .or_else(|| now().map(|now| now.as_secs()))
         .unwrap_or(0);
     println!("cargo::rustc-env=BUILT_AT={built_at}");
+}
+
+/// Compresses the status page (`src/reactor/export/status.rs`).
+fn compress_status_page() {
+    const PAGE: &str = "src/reactor/export/status.html";
+    println!("cargo::rerun-if-changed={PAGE}");
+    let page = std::fs::read(PAGE).expect("the page is in the package");
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let written = encoder.write_all(&page).and_then(|()| encoder.finish());
+    let folder = env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
+    let path = Path::new(&folder).join("status.html.gz");
+    let compressed = written.expect("writing to a buffer cannot fail");
+    std::fs::write(path, compressed).expect("cargo sets OUT_DIR to a writable folder");
 }
 
 /// Passes options that reduce the resident part of the binary. Linkers other than GNU ld and LLD do
@@ -77,8 +95,9 @@ const START_CODE: &str = "\
     .text.*proxy11reconfigure8Topology* )";
 
 /// Code that does not run while a program with the default options forwards queries over TLS 1.3:
-/// features that are off by default (DNSSEC validation, block lists, domains of upstreams, DNS64, TLS
-/// servers, HTTP/2, the HTTP endpoint, traces, revocation lists), TLS 1.2, the exchange of settings,
+/// features that are off by default (DNSSEC validation, block lists, domains of upstreams, DNS64, the
+/// cache file, TLS servers, HTTP/2, the HTTP endpoint, traces, revocation lists), TLS 1.2, the
+/// exchange of settings,
 /// Encrypted Client Hello, the text of errors, and the parts of the standard library that read
 /// stack frames and debug information for the message of a panic, which are in every binary. The
 /// static binary for x86-64 has this code in a segment of its own, behind the constants. The kernel
@@ -96,9 +115,10 @@ const RARE_CODE: &str = "\
     *( .text.*dotproxy5block* .text.*dotproxy..block..* .text.*base10name_table* \
     .text.*proxy6client7blocked* .text.*proxy6client5hosts* .text.*base10file_lines* \
     .text.*config7domains* .text.*options13domains_files* .text.*config5dns64* \
-    .text.*proxy5dns64* .text.*wire13record_writer* \
+    .text.*proxy5dns64* .text.*wire13record_writer* .text.*reactor10cache_file* \
+    .text.*cache5saved* \
     .text.*wire13without_proof* ) \
-    *( .text.*dotproxy7process5probe* .text.*reactor6export4http* .text.*reactor6export7metrics* \
+    *( .text.*dotproxy7process5probe* .text.*reactor6export4http* .text.*reactor6export7metrics* .text.*reactor6export6status* \
     .text.*reactor6export10connection* .text.*reactor6export13query_records*lines* \
     .text.*9telemetry4json* .text.*9telemetry6dnstap* .text.*9telemetry10proc_stats* \
     .text.*9telemetry11openmetrics* .text.*httparse* .text.*httpdate* \

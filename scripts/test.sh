@@ -112,6 +112,8 @@ peers() {
     title "DNS over HTTPS"
     scripts/doh_test.py
     scripts/doh_clients_test.py
+    title "status page in Chromium"
+    scripts/status_page_test.py
     title "DNSSEC"
     scripts/dnssec_tree.py
     title "failing upstreams"

@@ -23,7 +23,7 @@ def run(*command, **options):
 def make_certificates(work):
     """Creates an authority, and a server certificate for dot.example and 127.0.0.1."""
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    run("openssl", "req", "-x509", *new_key, "-days", "2", "-subj", "/CN=bench authority",
+    run("openssl", "req", "-x509", *new_key, "-days", "90", "-subj", "/CN=bench authority",
         "-keyout", "ca.key", "-out", "ca.pem", "-addext", "basicConstraints=critical,CA:TRUE",
         "-addext", "keyUsage=critical,keyCertSign", cwd=work)
     run("openssl", "req", *new_key, "-subj", "/CN=dot.example", "-keyout", "server.key",
@@ -31,7 +31,7 @@ def make_certificates(work):
     with open(f"{work}/extensions", "w") as file:
         file.write("subjectAltName=DNS:dot.example,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n")
     run("openssl", "x509", "-req", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-        "-CAcreateserial", "-days", "1", "-extfile", "extensions", "-out", "server.pem", cwd=work)
+        "-CAcreateserial", "-days", "60", "-extfile", "extensions", "-out", "server.pem", cwd=work)
 
 
 @contextlib.contextmanager

@@ -82,6 +82,8 @@ pub struct Config {
     pub limits: Limits,
     /// Settings of the cache.
     pub cache: CacheSettings,
+    /// Limit of the memory of the process in bytes (`--memory-limit`).
+    pub memory_limit: Option<usize>,
     /// File that keeps the cache over a restart.
     pub cache_file: Option<PathBuf>,
     /// Settings of DNSSEC validation.
@@ -134,6 +136,7 @@ impl Default for Config {
             timeouts: Timeouts::for_query(Timeouts::QUERY),
             limits: Limits::default(),
             cache: CacheSettings::default(),
+            memory_limit: None,
             cache_file: None,
             dnssec: DnssecSettings::default(),
             log_level: LevelFilter::Info,

@@ -117,6 +117,7 @@ impl<W: Write> Write for DigestedFile<W> {
 impl<N: Net> Reactor<N> {
     /// Fills the cache from the cache file, if there is one. A file that cannot be used is ignored
     /// with a warning.
+    #[inline(never)]
     pub fn read_cache_file(&mut self) {
         let Some(path) = self.config.cache_file.clone() else {
             return;
@@ -179,6 +180,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Writes the cache file, if there is to be one.
+    #[inline(never)]
     pub(super) fn write_cache_file(&self) {
         let Some(path) = &self.config.cache_file else {
             return;

@@ -222,6 +222,43 @@ fn metrics_are_in_the_requested_format() {
 }
 
 #[test]
+fn status_page_is_compressed_and_its_data_is_json() {
+    let scene = Scene::new("http-status", &["--memory-limit=16m", "--dnssec=log"]);
+    assert!(scene.is_answered(1));
+    let mut stream = scene.connect();
+    let (status, text) = get_on(&mut stream, "/");
+    assert!(status == 406 && text.contains("/status.json"), "{text}");
+    let head = "HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept-Encoding: br, gzip;q=0.5";
+    write!(stream, "{head}\r\n\r\n").expect("the peer accepts data");
+    let mut page = String::new();
+    stream.read_to_string(&mut page).expect("a response");
+    for field in [
+        "HTTP/1.1 200 ",
+        "\r\nContent-Type: text/html; charset=utf-8\r\n",
+        "\r\nContent-Encoding: gzip\r\n",
+        "\r\nContent-Security-Policy: default-src 'none'; ",
+    ] {
+        assert!(page.contains(field), "expected {field}: {page}");
+    }
+    let (status, data) = scene.get("/status.json");
+    assert_eq!(status, 200);
+    let name = format!("\"name\":\"{}\",\"up\":true", scene.server.address);
+    for part in [
+        "\"ready\":true",
+        "\"queries\":{\"udp\":1,\"tcp\":0,",
+        "\"responses\":{\"NOERROR\":1}",
+        "\"outcomes\":{\"answered\":1}",
+        "\"limit_bytes\":16777216",
+        "\"dnssec\":{\"secure\":",
+        "\"key_exchange\":\"X25519",
+        &name,
+    ] {
+        assert!(data.contains(part), "expected {part}: {data}");
+    }
+    assert!(!data.contains("www.example"), "{data}");
+}
+
+#[test]
 fn silent_and_slow_http_clients_do_not_affect_others() {
     let scene = Scene::new("http-slow", &[]);
     assert!(scene.is_answered(1));

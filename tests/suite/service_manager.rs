@@ -281,8 +281,8 @@ fn exit_code_of_probe_reports_the_page() {
             1,
             "503 Service Unavailable",
         ),
-        (format!("http://{http}/"), 1, "404 Not Found"),
-        (format!("http://{http}"), 1, "404 Not Found"),
+        (format!("http://{http}/a"), 1, "404 Not Found"),
+        (format!("http://{http}"), 1, "406 Not Acceptable"),
         (
             format!("http://127.0.0.1:{}/", free_port()),
             1,

@@ -173,7 +173,10 @@ fn sources_in(root: &Path, place: &str) -> Vec<Source> {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if !path.ends_with("tests.rs") && !path.ends_with("testing.rs") {
+            } else if path.extension().is_some_and(|end| end == "rs")
+                && !path.ends_with("tests.rs")
+                && !path.ends_with("testing.rs")
+            {
                 sources.push(source(root, place, path));
             }
         }

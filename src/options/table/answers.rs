@@ -70,8 +70,10 @@ pub(super) const ANSWERS: &[Row] = &[
         value: "SIZE",
         help: "memory limit, sets the other limits, like 8m",
         apply: |draft, value| {
-            let budget = parse_size(value).and_then(Budget::of);
+            let limit = parse_size(value);
+            let budget = limit.and_then(Budget::of);
             draft.memory_limit = Some(budget.ok_or(Budget::EXPECTED)?);
+            draft.config.memory_limit = limit;
             Ok(())
         },
         reload: Reload::Applies,

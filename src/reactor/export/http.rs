@@ -1,5 +1,6 @@
 //! The HTTP server for observers: metrics pages, health checks, and their clients.
 
+use super::status;
 use crate::base::arena::Key;
 use crate::base::failure::Failure;
 use crate::net::Net;
@@ -44,20 +45,23 @@ impl<N: Net> Reactor<N> {
                 if self.finish_at.is_none() {
                     self.proxy.on_metrics_read(self.now, &mut self.outbox);
                 }
-                let format = if request.takes_openmetrics {
+                let format = if request.accepts.openmetrics {
                     Format::OpenMetrics
                 } else {
                     Format::Prometheus
                 };
-                HttpResponse {
-                    status: "200 OK",
-                    content_type: format.content_type(),
-                    body: self.metrics(format),
+                HttpResponse::of_type(format.content_type(), self.metrics(format))
+            }
+            "/" => status::page(request),
+            "/status.json" => {
+                if self.finish_at.is_none() {
+                    self.proxy.on_metrics_read(self.now, &mut self.outbox);
                 }
+                HttpResponse::of_type("application/json", self.status())
             }
             _ => HttpResponse::line(
                 "404 Not Found",
-                "not found: try /metrics, /healthz or /readyz",
+                "not found: try /, /status.json, /metrics, /healthz or /readyz",
             ),
         }
     }

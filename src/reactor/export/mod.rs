@@ -6,3 +6,4 @@ pub(super) mod http;
 pub(super) mod metrics;
 pub(super) mod otlp;
 pub(super) mod query_records;
+mod status;

@@ -5,6 +5,7 @@
 //! short body is skipped first, because the kernel discards sent responses if input is unread at
 //! the close.
 
+use std::borrow::Cow;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -32,12 +33,21 @@ pub struct HttpRequest {
     pub path: String,
     /// The query behind the question mark, or an empty text.
     pub query: String,
-    /// The client accepts the `OpenMetrics` format.
-    pub takes_openmetrics: bool,
+    /// The forms of a response that the client accepts.
+    pub accepts: Accepted,
     /// The response has no body (HEAD).
     is_for_head: bool,
     /// The connection stays open.
     is_kept: bool,
+}
+
+/// The forms of a response that a client accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The `OpenMetrics` format.
+    pub openmetrics: bool,
+    /// A body that is compressed with gzip.
+    pub gzip: bool,
 }
 
 /// A response.
@@ -47,8 +57,10 @@ pub struct HttpResponse {
     pub status: &'static str,
     /// The media type of the body.
     pub content_type: &'static str,
+    /// More header fields, each with its line end.
+    pub fields: &'static str,
     /// The body.
-    pub body: String,
+    pub body: Cow<'static, [u8]>,
 }
 
 impl HttpResponse {
@@ -57,7 +69,18 @@ impl HttpResponse {
         Self {
             status,
             content_type: "text/plain; charset=utf-8",
-            body: format!("{text}\n"),
+            fields: "",
+            body: format!("{text}\n").into_bytes().into(),
+        }
+    }
+
+    /// Creates a response with a body of this media type.
+    pub fn of_type(content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+        Self {
+            status: "200 OK",
+            content_type,
+            fields: "",
+            body: body.into().into(),
         }
     }
 }
@@ -255,7 +278,10 @@ fn parse(bytes: &[u8]) -> Parsed<'_> {
     let request = HttpRequest {
         path: path.to_owned(),
         query: query.to_owned(),
-        takes_openmetrics: has_item(accept, "application/openmetrics-text"),
+        accepts: Accepted {
+            openmetrics: has_item(accept, "application/openmetrics-text"),
+            gzip: field("accept-encoding").is_some_and(|codings| has_item(codings, "gzip")),
+        },
         is_for_head: method == "HEAD",
         is_kept: minor >= 1 && !has_body && !is_closing,
     };
@@ -285,12 +311,13 @@ fn send<S: Read + Write>(
     let HttpResponse {
         status,
         content_type,
+        fields,
         body,
     } = response;
     let date = httpdate::fmt_http_date(SystemTime::now());
     let mut head = format!(
         "HTTP/1.1 {status}\r\nDate: {date}\r\nContent-Type: {content_type}\r\n\
-         Content-Length: {}\r\nCache-Control: no-store\r\n",
+         Content-Length: {}\r\nCache-Control: no-store\r\n{fields}",
         body.len()
     );
     if status.starts_with("405") {
@@ -303,7 +330,7 @@ fn send<S: Read + Write>(
     transport.send(|out| {
         out.extend_from_slice(head.as_bytes());
         if has_body {
-            out.extend_from_slice(body.as_bytes());
+            out.extend_from_slice(body);
         }
     });
 }
@@ -336,7 +363,7 @@ mod tests {
     }
 
     fn answer(request: &HttpRequest) -> HttpResponse {
-        let format = if request.takes_openmetrics {
+        let format = if request.accepts.openmetrics {
             " (open)"
         } else {
             ""
