@@ -115,14 +115,11 @@ impl<W: Write> Write for DigestedFile<W> {
 }
 
 impl<N: Net> Reactor<N> {
-    /// Fills the cache from the cache file, if there is one. A file that cannot be used is ignored
+    /// Fills the cache from a cache file, if the file exists. A file that cannot be used is ignored
     /// with a warning.
     #[inline(never)]
-    pub fn read_cache_file(&mut self) {
-        let Some(path) = self.config.cache_file.clone() else {
-            return;
-        };
-        let file = match LongFile::open(&path) {
+    pub fn read_cache_file(&mut self, path: &Path) {
+        let file = match LongFile::open(path) {
             // The first start.
             Err(error) if error.kind() == ErrorKind::NotFound => return,
             opened => opened.and_then(|file| file.check_writers().map(|()| file)),
@@ -179,12 +176,9 @@ impl<N: Net> Reactor<N> {
         Ok(restored)
     }
 
-    /// Writes the cache file, if there is to be one.
+    /// Writes the cache to a cache file.
     #[inline(never)]
-    pub(super) fn write_cache_file(&self) {
-        let Some(path) = &self.config.cache_file else {
-            return;
-        };
+    pub(super) fn write_cache_file(&self, path: &Path) {
         let shown = path.display();
         match self.save_cache(path) {
             Ok(entries) => log::info!(

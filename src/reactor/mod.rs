@@ -261,7 +261,9 @@ impl<N: Net> Reactor<N> {
         }
         self.end_tap();
         self.clock.stamp(self.now);
-        self.write_cache_file();
+        if let Some(path) = &self.config.cache_file {
+            self.write_cache_file(path);
+        }
         self.log_at = None;
         self.write_log();
         Ok(())
