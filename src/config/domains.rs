@@ -10,6 +10,8 @@ use crate::wire::name::Name;
 pub struct Domains {
     table: NameTable,
     groups: Vec<DomainGroup>,
+    /// The sum of the checksums of all domains with their upstreams, in any order.
+    checksum: u64,
 }
 
 /// Upstreams that serve the same domains.
@@ -47,6 +49,7 @@ impl Domains {
                 table()
             },
             groups: Vec::new(),
+            checksum: 0,
         }
     }
 
@@ -57,6 +60,11 @@ impl Domains {
     ///
     /// Returns [`DomainsFull`] if there are too many domains or groups of upstreams.
     pub fn add(&mut self, domain: &Name, upstreams: &[usize]) -> Result<(), DomainsFull> {
+        let mut added = checksum(FNV_OFFSET, domain.as_bytes());
+        for index in upstreams {
+            added = checksum(added, &index.to_le_bytes());
+        }
+        self.checksum = self.checksum.wrapping_add(added);
         let groups = &mut self.groups;
         let mut group = None;
         let added = self.table.insert(domain.as_bytes(), |known| {
@@ -70,6 +78,12 @@ impl Domains {
         });
         added.map_err(|TableIsFull| DomainsFull::Names)?;
         group.map(|_| ()).ok_or(DomainsFull::Groups)
+    }
+
+    /// Returns a checksum that differs if domains or their upstreams differ, in this or another run
+    /// of the program.
+    pub fn checksum(&self) -> u64 {
+        self.checksum
     }
 
     /// Returns the groups of upstreams.
@@ -90,6 +104,15 @@ impl Domains {
     pub fn bytes(&self) -> usize {
         self.table.bytes_taken()
     }
+}
+
+/// The first value of an FNV-1a checksum.
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Returns the FNV-1a checksum of these bytes behind others.
+fn checksum(before: u64, bytes: &[u8]) -> u64 {
+    let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(before, step)
 }
 
 /// Returns the number of the group of these upstreams, which is added if there is room.

@@ -33,63 +33,42 @@ const HEADER_LEN: usize = MAGIC.len() + SHA256_OUTPUT_LEN + size_of::<u64>();
 /// The mode of the file, which tells what clients looked up.
 const MODE: u32 = 0o600;
 
-/// Returns the digest of the settings that answers depend on. The files of `domains-file` are read
-/// for it.
-fn digest_of(config: &Config) -> io::Result<[u8; SHA256_OUTPUT_LEN]> {
-    let mut context = Digested(Context::new(&SHA256));
+/// Returns the digest of the settings that answers depend on. The running settings count, and not
+/// the present content of their files.
+fn digest_of(config: &Config) -> [u8; SHA256_OUTPUT_LEN] {
+    let mut lines = Vec::new();
     for upstream in &config.upstreams {
-        let is_validated = upstream.is_validated;
-        writeln!(context, "upstream {upstream} dnssec {is_validated}")?;
-        for domain in &upstream.domains {
-            writeln!(context, "domain {domain}")?;
-        }
-        for path in &upstream.domains_files {
-            writeln!(context, "domains-file")?;
-            io::copy(&mut LongFile::open(path)?, &mut context)?;
-        }
+        lines.push(format!("upstream {upstream} {}", upstream.is_validated));
     }
     let dnssec = &config.dnssec;
-    writeln!(context, "dnssec {:?}", dnssec.mode)?;
+    let (domains, mode) = (config.domains.checksum(), dnssec.mode);
+    lines.push(format!("domains {domains} dnssec {mode:?}"));
     for anchor in &dnssec.anchors {
-        writeln!(context, "anchor {} {}", anchor.zone, anchor.rr_type.0)?;
-        context.write_all(&anchor.data)?;
+        let (zone, rr_type, data) = (&anchor.zone, anchor.rr_type.0, &anchor.data);
+        lines.push(format!("anchor {zone} {rr_type} {data:?}"));
     }
     for domain in &dnssec.negative_anchors {
-        writeln!(context, "negative anchor {domain}")?;
+        lines.push(format!("negative anchor {domain}"));
     }
-    Ok(context.finish())
+    let mut context = Context::new(&SHA256);
+    context.update(lines.join("\n").as_bytes());
+    finish(context)
 }
 
-/// The digest of the bytes that are written to it.
-struct Digested(Context);
-
-impl Digested {
-    fn finish(self) -> [u8; SHA256_OUTPUT_LEN] {
-        let digest = self.0.finish();
-        digest.as_ref().try_into().expect("the length of SHA-256")
-    }
-}
-
-impl Write for Digested {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+fn finish(context: Context) -> [u8; SHA256_OUTPUT_LEN] {
+    let digest = context.finish();
+    digest.as_ref().try_into().expect("the length of SHA-256")
 }
 
 /// A file whose content is digested as it is read or written.
 struct DigestedFile<F> {
     file: F,
-    digested: Digested,
+    digested: Context,
 }
 
 impl<F> DigestedFile<F> {
     fn new(file: F) -> Self {
-        let digested = Digested(Context::new(&SHA256));
+        let digested = Context::new(&SHA256);
         Self { file, digested }
     }
 }
@@ -97,7 +76,7 @@ impl<F> DigestedFile<F> {
 impl<R: Read> Read for DigestedFile<R> {
     fn read(&mut self, part: &mut [u8]) -> io::Result<usize> {
         let len = self.file.read(part)?;
-        self.digested.0.update(&part[..len]);
+        self.digested.update(&part[..len]);
         Ok(len)
     }
 }
@@ -105,7 +84,7 @@ impl<R: Read> Read for DigestedFile<R> {
 impl<W: Write> Write for DigestedFile<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let len = self.file.write(bytes)?;
-        self.digested.0.update(&bytes[..len]);
+        self.digested.update(&bytes[..len]);
         Ok(len)
     }
 
@@ -119,18 +98,26 @@ impl<N: Net> Reactor<N> {
     /// with a warning.
     #[inline(never)]
     pub fn read_cache_file(&mut self, path: &Path) {
-        let file = match LongFile::open(path) {
+        let file = match LongFile::open_own(path) {
             // The first start.
             Err(error) if error.kind() == ErrorKind::NotFound => return,
-            opened => opened.and_then(|file| file.check_writers().map(|()| file)),
+            opened => opened,
         };
         let path = path.display();
         match file.and_then(|file| self.restore_cache(file)) {
-            Ok(Restored { fresh, stale }) => log::info!(
-                event = "cache-restored", fresh = fresh, stale = stale;
-                "--cache-file: {path:?}: {} read, {stale} of them expired",
-                counted(fresh + stale, "entry", "entries"),
-            ),
+            Ok(Restored { fresh, stale }) => {
+                let (read, kept) = (fresh + stale, self.proxy.cache_usage().entries);
+                let loss = if kept < read {
+                    format!("; {kept} fit into the cache")
+                } else {
+                    String::new()
+                };
+                log::info!(
+                    event = "cache-restored", fresh = fresh, stale = stale, kept = kept;
+                    "--cache-file: {path:?}: {}, {stale} of them expired{loss}",
+                    counted(read, "usable entry", "usable entries"),
+                );
+            }
             Err(error) => log::warn!(
                 event = "cache-not-restored";
                 "--cache-file: {path:?}: ignored, starting with an empty cache: {}",
@@ -151,10 +138,10 @@ impl<N: Net> Reactor<N> {
         let (settings, written_at) = rest.split_at(SHA256_OUTPUT_LEN);
         if magic != MAGIC {
             return Err(io::Error::other(
-                "it is not a cache file, or of another version of dotproxy",
+                "it is not a cache file, or was written by another version of dotproxy",
             ));
         }
-        if settings != digest_of(&self.config)? {
+        if settings != digest_of(&self.config) {
             return Err(io::Error::other(
                 "the upstreams, domains or DNSSEC settings have changed",
             ));
@@ -169,7 +156,8 @@ impl<N: Net> Reactor<N> {
         let DigestedFile { mut file, digested } = file;
         let mut end = [0; SHA256_OUTPUT_LEN];
         let read = file.read_exact(&mut end);
-        if read.is_err() || end != digested.finish() {
+        let has_more = file.read(&mut [0]).is_ok_and(|len| len > 0);
+        if read.is_err() || has_more || end != finish(digested) {
             self.proxy.clear_cache();
             return Err(ErrorKind::InvalidData.into());
         }
@@ -195,7 +183,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn save_cache(&self, path: &Path) -> io::Result<usize> {
-        let settings = digest_of(&self.config)?;
+        let settings = digest_of(&self.config);
         let written_at = self.clock.plausible_now().unwrap_or_default();
         file::replace(path, MODE, |file| {
             let mut file = DigestedFile::new(BufWriter::new(file));
@@ -204,7 +192,7 @@ impl<N: Net> Reactor<N> {
             file.write_all(&written_at.as_secs().to_be_bytes())?;
             let entries = self.proxy.save_cache(self.now, &mut file)?;
             let DigestedFile { mut file, digested } = file;
-            file.write_all(&digested.finish())?;
+            file.write_all(&finish(digested))?;
             file.flush()?;
             Ok(entries)
         })

@@ -114,7 +114,7 @@ fn answers_survive_a_restart_and_an_outage() {
     let mode = fs::metadata(scene.path()).expect("the file exists");
     assert_eq!(mode.permissions().mode() & 0o777, 0o600);
     let mut program = scene.start(&[]);
-    program.await_log("3 entries read, 0 of them expired");
+    program.await_log("3 usable entries, 0 of them expired");
     assert!(names.iter().all(|name| is_answered(&program, name)));
     assert_eq!(scene.queries(), 3);
     finish(&mut program);
@@ -130,10 +130,10 @@ fn expired_answers_are_served_while_upstream_is_away() {
     scene.fill(&["www.example"], &[]);
     scene.server.plan(Fault::EndAtAccept(End::Fin), u64::MAX);
     for (shift, read, is_expected) in [
-        ("+1h", "1 entry read, 1 of them expired", true),
-        ("+3d", "0 entries read, 0 of them expired", false),
+        ("+1h", "1 usable entry, 1 of them expired", true),
+        ("+3d", "0 usable entries, 0 of them expired", false),
         // The clock was reset: the age is unknown.
-        ("-20000d", "1 entry read, 1 of them expired", true),
+        ("-20000d", "1 usable entry, 1 of them expired", true),
     ] {
         let mut program = scene.start_at(shift);
         program.await_log(read);
@@ -168,6 +168,7 @@ fn damaged_file_is_ignored_with_a_warning() {
         (flipped(end - 60), damaged),
         (flipped(end - 1), damaged),
         (whole[..end - 1].to_vec(), damaged),
+        ([&whole[..], b"x"].concat(), damaged),
         (whole[..end / 2].to_vec(), cut),
         (Vec::new(), cut),
         (vec![b'x'; 5000], foreign),
@@ -196,15 +197,52 @@ fn answers_of_other_settings_are_not_used() {
         (&[], false),
         (&[&private, "--upstream=127.0.0.2:853"], false),
         (&[&private, "--dnssec=log"], false),
-        (&["--upstream=udp://127.0.0.1:1,domain=corp.example"], false),
+        (&["--upstream=udp://127.0.0.1:1,domain=corp.example"], true),
+        (&["--upstream=udp://127.0.0.1:1,domain=home.example"], false),
     ] {
         let (is_used, log) = scene.is_used(others);
         assert_eq!(is_used, is_expected, "{others:?}: {log}");
         assert_eq!(log.contains("settings have changed"), !is_expected, "{log}");
     }
-    // Another domain in the same file.
-    fs::write(&domains, "home.example\n").expect("the folder of the test is writable");
-    assert!(!scene.is_used(&[&private]).0);
+    // The file of domains changes while the program runs, without a reload.
+    let mut program = scene.start(&[&private]);
+    assert!(is_answered(&program, "www.example"));
+    fs::write(&domains, "www.example\n").expect("the folder of the test is writable");
+    finish(&mut program);
+    let mut program = scene.start(&[&private]);
+    program.await_log("settings have changed");
+    program.signal(Signal::SIGKILL);
+    program.wait();
+}
+
+#[test]
+fn symbolic_link_is_replaced_and_not_read() {
+    let scene = Scene::new("cache-file-link");
+    scene.fill(&["www.example"], &[]);
+    let other = scene.folder.file("other");
+    fs::rename(scene.path(), &other).expect("the folder of the test is writable");
+    std::os::unix::fs::symlink(&other, scene.path()).expect("the name is free");
+    let bytes = fs::read(&other).expect("the file was moved");
+    let mut program = scene.start(&[]);
+    program.await_log("expected a regular file, found a symbolic link");
+    finish(&mut program);
+    assert!(!scene.path().is_symlink());
+    assert_eq!(fs::read(&other).expect("the file was moved"), bytes);
+}
+
+#[test]
+fn entries_that_do_not_fit_are_told() {
+    let scene = Scene::new("cache-file-smaller");
+    let names: Vec<String> = (0..400)
+        .map(|number| format!("n{number}.example"))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    scene.fill(&names, &[]);
+    let mut program = scene.start(&["--cache-size=20k"]);
+    program.await_log("400 usable entries, 0 of them expired; ");
+    assert!(program.log().contains(" fit into the cache"));
+    program.signal(Signal::SIGKILL);
+    program.wait();
 }
 
 #[test]
@@ -216,7 +254,7 @@ fn file_that_other_users_can_write_is_not_used() {
         fs::set_permissions(scene.path(), permissions).expect("it is the test's own file");
         let (is_used, log) = scene.is_used(&[]);
         assert_eq!(is_used, is_expected, "{log}");
-        let is_told = log.contains("other users may have written it");
+        let is_told = log.contains("other users can have written it");
         assert_eq!(is_told, !is_expected, "{log}");
     }
     // The next shutdown replaces the file.

@@ -39,22 +39,23 @@ impl LongFile {
         open(path, 0).map(Self)
     }
 
-    /// Checks that no other user can have written the file: it belongs to root or to the user of
-    /// this process, and no other user may write it.
+    /// Opens a file that no other user can have written: it belongs to root or to the user of this
+    /// process, and no other user may write it. A symbolic link with this name is an error.
     ///
     /// # Errors
     ///
-    /// Returns an error that tells the owner and the mode of the file.
-    pub fn check_writers(&self) -> io::Result<()> {
-        let metadata = self.0.metadata()?;
+    /// Returns the error of the file system, or one that tells the owner and the mode of the file.
+    pub fn open_own(path: &Path) -> io::Result<Self> {
+        let file = open_unlinked(path)?;
+        let metadata = file.metadata()?;
         let is_own = metadata.uid() == 0 || metadata.uid() == Uid::effective().as_raw();
         if is_own && metadata.mode() & 0o022 == 0 {
-            return Ok(());
+            return Ok(Self(file));
         }
         let owner = user::label(Uid::from_raw(metadata.uid()));
         let mode = metadata.mode() & 0o7777;
         Err(io::Error::other(format!(
-            "other users may have written it: it belongs to user {owner} and has mode {mode:o}"
+            "other users can have written it: it belongs to user {owner} and has mode {mode:o}"
         )))
     }
 }
@@ -67,11 +68,14 @@ impl Read for LongFile {
 
 /// Reads a regular file of at most 1 MiB. A symbolic link with this name is an error.
 pub fn read_unlinked(path: &Path) -> io::Result<Vec<u8>> {
-    let opened = open(path, O_NOFOLLOW);
-    read_whole(opened.map_err(|error| match error.raw_os_error() {
+    read_whole(open_unlinked(path)?)
+}
+
+fn open_unlinked(path: &Path) -> io::Result<File> {
+    open(path, O_NOFOLLOW).map_err(|error| match error.raw_os_error() {
         Some(ELOOP) => io::Error::other("expected a regular file, found a symbolic link"),
         _ => error,
-    })?)
+    })
 }
 
 fn read_whole(file: File) -> io::Result<Vec<u8>> {
@@ -188,9 +192,14 @@ pub fn describe_written(path: &Path, error: &io::Error) -> String {
             let target = target.display();
             format!("{error}: it is a symbolic link to {target:?}: create the folder of its target")
         }
-        ErrorKind::ReadOnlyFilesystem => format!(
-            "{error}: the systemd units allow writing in /var/log/dotproxy and /var/lib/dotproxy"
-        ),
+        ErrorKind::PermissionDenied if is_special(path) || path.is_dir() => {
+            let kind = fs::metadata(path).map(|metadata| name_of(metadata.file_type()));
+            let found = kind.unwrap_or("another type of file");
+            format!("{error}: expected a regular file, found {found}")
+        }
+        ErrorKind::ReadOnlyFilesystem => {
+            format!("{error}: with the systemd units, use /var/log/dotproxy or /var/lib/dotproxy")
+        }
         _ => error.to_string(),
     }
 }
@@ -354,8 +363,9 @@ pub fn prepare_for(user: Owner, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a file atomically: a crash leaves either the old file or the new one. An existing entry
-/// with the name of the file, or of the temporary file, is replaced, not followed or opened.
+/// Writes a file atomically: a crash of the program leaves either the old file or the new one. An
+/// existing entry with the name of the file, or of the temporary file, is replaced, not followed or
+/// opened.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace(path, 0o644, |file| file.write_all(bytes))
 }
