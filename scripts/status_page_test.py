@@ -215,6 +215,22 @@ def check_names(scene):
     expect(shown == [9, 0, 0], f"{shown}")
 
 
+def check_restart(scene):
+    """Counters that start again, after a restart or a reload, give no wrong latency or rate."""
+    shown = scene.browser.evaluate("""fetch('status.json').then(response => response.json()).then(status => {
+        const [slow] = status.upstreams;
+        Object.assign(slow, { answers: 3, answers_seconds: 9 });
+        show(structuredClone(status));
+        // A reload: only the counters of upstreams start again.
+        Object.assign(slow, { answers: 0, answers_seconds: 0 });
+        show(structuredClone(status));
+        Object.assign(slow, { answers: 4, answers_seconds: 0.008 });
+        show(structuredClone(status));
+        return document.querySelector('#upstreams article').textContent;
+    })""")
+    expect("2.00 ms" in shown and "-" not in shown, shown)
+
+
 def check_privacy(scene):
     """The data names neither clients nor queries."""
     _, data = scene.get("/status.json")
@@ -284,7 +300,7 @@ def main():
         scene = Scene(stack, arguments.binary, work, names)
         if arguments.screenshot:
             return take_screenshot(scene, arguments.screenshot)
-        for check in [check_response, check_numbers, check_names, check_privacy, check_layout, check_console, check_end]:
+        for check in [check_response, check_numbers, check_names, check_restart, check_privacy, check_layout, check_console, check_end]:
             label = check.__name__.removeprefix("check_")
             try:
                 check(scene)

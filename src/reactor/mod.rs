@@ -163,6 +163,7 @@ pub struct Reactor<N: Net> {
     finish_at: Option<Instant>,
     events: Vec<Event>,
     scratch: Scratch,
+    started_at: Instant,
     now: Instant,
 }
 
@@ -227,6 +228,7 @@ impl<N: Net> Reactor<N> {
             finish_at: None,
             events: Vec::new(),
             scratch: Scratch::new(),
+            started_at: now,
             now,
         }))
     }

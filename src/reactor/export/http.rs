@@ -57,7 +57,10 @@ impl<N: Net> Reactor<N> {
                 if self.finish_at.is_none() {
                     self.proxy.on_metrics_read(self.now, &mut self.outbox);
                 }
-                HttpResponse::of_type("application/json", self.status())
+                HttpResponse {
+                    fields: status::DATA_FIELDS,
+                    ..HttpResponse::of_type("application/json", self.status())
+                }
             }
             _ => HttpResponse::line(
                 "404 Not Found",

@@ -25,15 +25,19 @@ const PAGE_FIELDS: &str = "Content-Encoding: gzip\r\n\
     X-Content-Type-Options: nosniff\r\n\
     Referrer-Policy: no-referrer\r\n\
     Content-Security-Policy: default-src 'none'; connect-src 'self'; img-src data:; \
-    script-src 'sha256-sztSb+E3ZV9amfAJFyYVE8Sv3RBelAhvuQgmaDFUiBA='; \
-    style-src 'sha256-EcGsXzz+ZO7Omuw+uHDgdwL8BOGSH884MKnjEB50xvs='; \
+    script-src 'sha256-twNahFdT7xmSwv78fkGIAir8g438UbSVb9WbcXbKsrM='; \
+    style-src 'sha256-5x9FrumYbPb4/P8cUk9CKsuk70Ik2xejMfui08A/ro0='; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n";
+
+/// The header fields of the data: other sites must not load it.
+pub(super) const DATA_FIELDS: &str = "X-Content-Type-Options: nosniff\r\n\
+    Cross-Origin-Resource-Policy: same-origin\r\n";
 
 /// Returns the response with the page.
 pub(super) fn page(request: &HttpRequest) -> HttpResponse {
     if !request.accepts.gzip {
-        let text = "the page is compressed: expected Accept-Encoding: gzip (curl --compressed); \
-                    /status.json has the same data";
+        let text = "this page is only available with gzip compression (curl --compressed); \
+                    /status.json has the same data without it";
         return HttpResponse::line("406 Not Acceptable", text);
     }
     HttpResponse {
@@ -51,14 +55,18 @@ impl<N: Net> Reactor<N> {
         let now = system_time();
         let mut out = Vec::new();
         let mut object = Object::start(&mut out);
-        let reason = self.proxy.readiness().err();
+        let reason = match self.finish_at {
+            Some(_) => Some("shutting down".to_owned()),
+            None => self
+                .proxy
+                .readiness()
+                .err()
+                .map(|reason| reason.to_string()),
+        };
         object
             .text("version", env!("CARGO_PKG_VERSION"))
             .plain("time", now.as_secs())
-            .plain(
-                "uptime_seconds",
-                now.saturating_sub(usage.started_at).as_secs(),
-            )
+            .plain("uptime_seconds", (self.now - self.started_at).as_secs())
             .plain("ready", reason.is_none());
         if let Some(reason) = reason {
             object.text("reason", reason);

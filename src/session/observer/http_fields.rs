@@ -28,6 +28,18 @@ pub(in crate::session) fn has_item(list: &str, item: &str) -> bool {
     items.any(|own| own.is_some_and(|own| own.trim().eq_ignore_ascii_case(item)))
 }
 
+/// Returns whether an Accept-Encoding field allows gzip (RFC 9110, section 12.5.3).
+pub(in crate::session) fn allows_gzip(codings: &str) -> bool {
+    codings.split(',').any(|item| {
+        let (coding, weight) = item.split_once(';').unwrap_or((item, "q=1"));
+        let is_gzip = ["gzip", "x-gzip", "*"]
+            .iter()
+            .any(|name| coding.trim().eq_ignore_ascii_case(name));
+        // Weights of zero are `0`, `0.0`, `0.00` and `0.000`.
+        is_gzip && weight.contains(|digit| matches!(digit, '1'..='9'))
+    })
+}
+
 /// Returns the length in the Content-Length fields, if there are any: all must agree (RFC 9110,
 /// section 8.6).
 pub(in crate::session) fn content_length(
@@ -69,6 +81,29 @@ mod tests {
         let values: Vec<&'static str> = values.iter().map(|it| &*it.to_string().leak()).collect();
         let fields: Vec<_> = values.iter().map(field).collect();
         content_length(&fields)
+    }
+
+    #[test]
+    fn gzip_is_allowed_unless_its_weight_is_zero() {
+        for codings in [
+            "gzip",
+            "br, GZIP;q=0.5",
+            "x-gzip",
+            "*",
+            "deflate , gzip ; q=1",
+        ] {
+            assert!(allows_gzip(codings), "{codings}");
+        }
+        for codings in [
+            "",
+            "br",
+            "gzip;q=0",
+            "gzip; q=0.000, br",
+            "gzipped",
+            "identity",
+        ] {
+            assert!(!allows_gzip(codings), "{codings}");
+        }
     }
 
     #[test]

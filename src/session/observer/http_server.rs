@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::http_fields::{self, has_item};
+use super::http_fields::{self, allows_gzip, has_item};
 use crate::base::failure::Failure;
 use crate::base::time::Instant;
 use crate::session::Scratch;
@@ -280,7 +280,7 @@ fn parse(bytes: &[u8]) -> Parsed<'_> {
         query: query.to_owned(),
         accepts: Accepted {
             openmetrics: has_item(accept, "application/openmetrics-text"),
-            gzip: field("accept-encoding").is_some_and(|codings| has_item(codings, "gzip")),
+            gzip: field("accept-encoding").is_some_and(allows_gzip),
         },
         is_for_head: method == "HEAD",
         is_kept: minor >= 1 && !has_body && !is_closing,
