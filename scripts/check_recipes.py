@@ -37,8 +37,8 @@ DERIVED_METRICS = {"dotproxy_queries_per_second"}
 # The installed options file, one in the working folder, and their substitute.
 OPTIONS_FILES, SAMPLE_FILE = ("/etc/dotproxy/dotproxy.conf", "dotproxy.conf"), "deploy/debian/dotproxy.conf"
 # Substitutes for files that options name.
-KEYS, AUTHORITIES = ("tls-key", "client-key"), ("ca-file", "tls-client-ca")
-CERTIFICATES = ("tls-cert", "client-cert")
+SUBSTITUTES = {"tls-key": "server.key", "client-key": "server.key", "ca-file": "ca.pem", "tls-client-ca": "ca.pem",
+               "tls-cert": "server.pem", "client-cert": "server.pem", "hosts": "hosts", "block": "names"}
 # Options of other programs that have similar names, and options that stand for several.
 OTHERS = {"release", "target", "features", "no-default-features", "all-targets", "open", "namespace", "set",
           "create-namespace", "rm", "check", "peers", "rounds", "workloads", "json", "svg", "system", "now",
@@ -64,12 +64,19 @@ def substitute(argument, name, work):
     """Returns the argument with an existing file in place of the one that the argument names."""
     def existing(match):
         kind = match[1] or name
-        file = "server.key" if kind in KEYS else "ca.pem" if kind in AUTHORITIES else "server.pem"
+        file = SUBSTITUTES.get(kind, "server.pem")
         return (f"{match[1]}=" if match[1] else "") + f"{work}/{file}"
 
-    if name in KEYS + AUTHORITIES + CERTIFICATES:
+    if name in SUBSTITUTES:
         return existing(re.match("()", argument))
     return re.sub(r"\b(client-cert|client-key)=[^,]+", existing, argument)
+
+
+def substitute_in_file(options, work):
+    """Returns the lines of an options file with existing files in place of those that they name."""
+    options = options.replace("/var/lib/dotproxy/", f"{work}/")
+    return re.sub(r"^([a-z-]+)( *= *)(.*)$", lambda line: line[1] + line[2] + substitute(line[3], line[1], work), options,
+                  flags=re.M)
 
 
 def problem_with(options, work):
@@ -182,6 +189,8 @@ def main():
     problems += problems_with_events()
     with tempfile.TemporaryDirectory() as work:
         make_certificates(work)
+        for name in ["hosts", "names"]:
+            open(f"{work}/{name}", "w").close()
         for document in DOCUMENTS:
             with open(document) as file:
                 text = file.read()
@@ -194,7 +203,7 @@ def main():
                 found += 1
                 path = f"{work}/{os.path.basename(document)}-{number}.conf"
                 with open(path, "w") as file:
-                    file.write(options.replace("/var/lib/dotproxy/", f"{work}/"))
+                    file.write(substitute_in_file(options, work))
                 problem = problem_with(["-C", path], work)
                 if problem:
                     problems.append(f"{document}: {options.splitlines()[0]}\n    {problem}")

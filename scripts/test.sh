@@ -101,7 +101,7 @@ peers() {
     fi
     scripts/side_by_side.sh scripts/restart_test.sh scripts/cache_test.sh scripts/units_test.sh \
         scripts/metrics_test.sh scripts/traces_test.sh scripts/tls_test.sh scripts/routes_test.sh \
-        scripts/address_test.sh
+        scripts/address_test.sh scripts/home_test.sh
     scripts/flood_test.sh
     scripts/memory_test.py --binary target/release/dotproxy --limit 6m --seconds 5
     if [ -e "target/$host/release/dotproxy" ]; then
