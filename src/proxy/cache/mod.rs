@@ -507,10 +507,7 @@ impl Cache {
         let Some(policy) = policy else {
             return Kept::No;
         };
-        let key = match policy.extent {
-            Extent::Question => CacheKey::of(question, lookup),
-            Extent::Name | Extent::Subtree => CacheKey::of_denial(question, lookup),
-        };
+        let key = key_for(policy.extent, question, lookup);
         // The pause of an error starts at the next tick, so that it is not shortened.
         let received_at = if policy.is_error {
             self.tick(now + TICK.saturating_sub(Duration::from_nanos(1)))
@@ -544,6 +541,14 @@ impl Cache {
 fn ancestors(question: Question<'_>) -> impl Iterator<Item = &[u8]> {
     let ancestors = name::suffixes(question.name()).skip(1).take(ANCESTORS_MAX);
     ancestors.filter(|name| name.len() > 1)
+}
+
+/// Returns the key of an answer of this extent.
+fn key_for(extent: Extent, question: Question<'_>, lookup: CacheLookup) -> CacheKey<'_> {
+    match extent {
+        Extent::Question => CacheKey::of(question, lookup),
+        Extent::Name | Extent::Subtree => CacheKey::of_denial(question, lookup),
+    }
 }
 
 /// Returns the keys that an answer to the question may have, the more likely one first.

@@ -14,9 +14,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
 use super::entry::{self, Head, Marks};
-use super::key::{CacheKey, CacheLookup, Variant};
-use super::policy::{Extent, policy_for};
-use super::{Cache, Entry, TICKS, Ttls, ticks};
+use super::key::{CacheLookup, Variant};
+use super::policy::policy_for;
+use super::{Cache, Entry, TICKS, Ttls, key_for, ticks};
 use crate::base::time::Instant;
 use crate::wire::question::{CLASS_IN, Type};
 use crate::wire::response::{Asked, AskedOpt};
@@ -211,10 +211,7 @@ impl Cache {
         if policy.is_error || policy.lifetime == 0 || !self.is_kept(age, policy.lifetime) {
             return None;
         }
-        let key = match policy.extent {
-            Extent::Question => CacheKey::of(question, lookup),
-            Extent::Name | Extent::Subtree => CacheKey::of_denial(question, lookup),
-        };
+        let key = key_for(policy.extent, question, lookup);
         if self.store.find(key).is_some() {
             return None;
         }

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::CacheSettings;
+use crate::proxy::cache::key::CacheKey;
 use crate::proxy::cache::testing::{A, AAAA, Answer, Got, PLAIN, Scene, denial, fresh, question};
 use crate::proxy::cache::{Kept, Recall};
 use crate::wire::edns::ExtendedErrorCode;
