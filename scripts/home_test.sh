@@ -80,6 +80,11 @@ cloudflare_pid=$resolver
 resolver local 192.168.1.30 "interface: 192.168.1.254@53" "log-queries: yes" \
     'local-zone: "home.arpa." redirect' 'local-data: "home.arpa. 300 IN A 192.168.1.30"'
 
+# Otherwise the fallback would answer the first queries.
+listens() { (exec 3<>"/dev/tcp/$1/$2"); }
+for address in 9.9.9.9 149.112.112.112 1.1.1.1; do await listens "$address" 853; done
+await listens 192.168.1.254 53
+
 router() { launch "$work/dotproxy.log" "$binary" -C "$etc/dotproxy.conf" --user daemon; }
 ask() { on_client dig @192.168.1.1 +tries=1 +time=30 "$@"; }
 short() { ask +short "$@"; }
