@@ -155,3 +155,55 @@ fn fallback_that_is_not_in_use_is_connected_to_and_gets_no_query() {
     // The probe that ended the outage.
     assert_eq!(world.sent_to(9), 1);
 }
+
+#[test]
+fn fallback_of_a_plain_domain_serves_while_its_other_server_is_away() {
+    const DURING: [&str; 3] = ["a.corp.example", "b.corp.example", "c.corp.example"];
+    let (before, after) = ("before.corp.example", "after.corp.example");
+    for failing in [
+        Behaviour::NeverAnswers,
+        Behaviour::DropsPackets,
+        Behaviour::Says(Rcode::SERVFAIL),
+        Behaviour::Says(Rcode::REFUSED),
+    ] {
+        let mut world = World::started(&[
+            "-u192.0.2.1",
+            "-uudp://192.0.2.9,domain=corp.example,fallback",
+            "-uudp://192.0.2.2,domain=corp.example",
+        ]);
+        for host in [1, 2, 9] {
+            world.set_behaviour(host, GOOD);
+        }
+        world.plan(at(20.0), Event::BehaviourChange(2, failing));
+        world.plan(at(60.0), Event::BehaviourChange(2, GOOD));
+        world.ask(before, 1.0, 0.0, 19.0);
+        world.ask(after, 1.0, 70.0, 90.0);
+        for name in DURING {
+            world.ask(name, 1.0, 20.0, 60.0);
+        }
+        for name in DURING {
+            let responses = world.run(name);
+            // The queries that show the outage.
+            let failures = failed(&responses);
+            assert!(failures <= 5, "{failing:?} {name}: {failures}");
+            assert_eq!(slower_than(&responses, 4.5), 0, "{failing:?} {name}");
+        }
+        let asked = |host: u8, name: &str| {
+            let questions = world.questions.iter();
+            let questions = questions.filter(|(to, asked)| *to == host && asked.starts_with(name));
+            questions.count()
+        };
+        assert_eq!(asked(9, before), 0, "{failing:?}");
+        let used = DURING.map(|name| asked(9, name));
+        assert!(used.iter().all(|used| *used >= 30), "{failing:?}: {used:?}");
+        // The queries before the recovery is noticed.
+        assert!(asked(9, after) <= 5, "{failing:?}: {}", asked(9, after));
+        let leaked = world.questions.iter();
+        let mut leaked = leaked.filter(|(to, asked)| *to == 1 && asked.contains("corp.example"));
+        assert_eq!(
+            leaked.next(),
+            None,
+            "{failing:?}: asked of a public resolver"
+        );
+    }
+}
