@@ -22,7 +22,7 @@ complete -c dotproxy -l timeout -x -d 'time limit of a response, like 500ms [5s]
 complete -c dotproxy -l max-tcp-clients -x -d 'limit on concurrent clients/queries [256, 4096]'
 complete -c dotproxy -l max-inflight -x -d 'limit on concurrent clients/queries [256, 4096]'
 complete -c dotproxy -l cache-size -x -d 'size of the cache, like 64k; 0 disables it [1m]'
-complete -c dotproxy -l cache-file -r -F -d 'keeps the cache over a restart'
+complete -c dotproxy -l cache-file -r -F -d 'keeps the cache across a restart'
 complete -c dotproxy -l memory-limit -x -d 'memory limit, sets the other limits, like 8m'
 complete -c dotproxy -l cache-min-ttl -x -d 'bounds of TTLs in the cache [0s, 1d, 1h]'
 complete -c dotproxy -l cache-max-ttl -x -d 'bounds of TTLs in the cache [0s, 1d, 1h]'

@@ -121,7 +121,7 @@ check "the cache is written" '[1-9][0-9]* entr(y|ies) written' cat "$work/dotpro
 kill "$cloudflare_pid"
 wait "$cloudflare_pid" 2>/dev/null
 router
-await grep -q 'usable entr' "$work/dotproxy.log"
+await grep -q 'restored .* entries' "$work/dotproxy.log"
 check_soon "after a restart without any resolver, known names are answered" '^192\.0\.2\.9$' short www.example
 check "the cache file is private" '^600 daemon$' stat -c '%a %U' "$work/state/cache"
 

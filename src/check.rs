@@ -1,10 +1,12 @@
 //! `--check-conf`: checks whether the program can run with its settings, without opening a
 //! listener, switching the user or changing a file.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use crate::base::address::is_broadcast_here;
-use crate::base::file;
+use crate::base::file::{self, LongFile};
 use crate::base::name_table::NameTableKey;
 use crate::base::random::{Random, SEED_LEN};
 use crate::block::Loader;
@@ -20,16 +22,18 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
     check_addresses(config)?;
     let stamp = config.clock_stamp.as_deref().map(clock::check_stamp);
     let stamp = stamp.transpose()?.flatten();
-    if let Some(path) = &config.cache_file {
-        file::try_to_write(path).map_err(|error| {
-            let error = file::describe_written(path, &error);
-            format!("--cache-file: {:?}: {error}", path.display())
-        })?;
-    }
     let clock = Clock::new(config.clock_stamp.as_deref());
     let tls = tls::set_up(config, &clock).map_err(|error| error.to_string())?;
     let mut warnings = config.warnings.clone();
     warnings.extend(stamp);
+    warnings.extend(
+        config
+            .cache_file
+            .as_deref()
+            .map(check_cache_file)
+            .transpose()?
+            .flatten(),
+    );
     if let Some(problem) = tls.refusal(None, clock.now()) {
         return Err(problem);
     }
@@ -54,6 +58,18 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
         warnings.extend(Loader::new(&config.block, key).load()?.warnings);
     }
     Ok(warnings)
+}
+
+/// Returns an error if the cache file could not be written, or a warning if it could not be read.
+fn check_cache_file(path: &Path) -> Result<Option<String>, String> {
+    let shown = path.display();
+    file::try_to_write(path).map_err(|error| {
+        let error = file::describe_written(path, &error);
+        format!("--cache-file: {shown:?}: {error}")
+    })?;
+    let opened = LongFile::open(path).err();
+    let failure = opened.filter(|error| error.kind() != ErrorKind::NotFound);
+    Ok(failure.map(|error| format!("--cache-file: {shown:?}: {error}")))
 }
 
 /// Checks that no listener or destination has the broadcast address of a network of this host,

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The last digest covers everything before it, so that a damaged file is not used. The digest of
-//! settings covers what the answers depend on: upstreams, domains and DNSSEC. The time is in
+//! settings covers what the answers depend on: upstreams, domains, DNSSEC and DNS64. The time is in
 //! seconds since 1970, or zero if the clock of the host was not set.
 
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
@@ -38,11 +38,14 @@ const MODE: u32 = 0o600;
 fn digest_of(config: &Config) -> [u8; SHA256_OUTPUT_LEN] {
     let mut lines = Vec::new();
     for upstream in &config.upstreams {
-        lines.push(format!("upstream {upstream} {}", upstream.is_validated));
+        let (pins, is_validated) = (&upstream.pins, upstream.is_validated);
+        lines.push(format!("upstream {upstream} {pins:?} {is_validated}"));
     }
     let dnssec = &config.dnssec;
     let (domains, mode) = (config.domains.checksum(), dnssec.mode);
     lines.push(format!("domains {domains} dnssec {mode:?}"));
+    let (ca_file, dns64) = (&config.ca_file, &config.dns64);
+    lines.push(format!("authorities {ca_file:?} dns64 {dns64:?}"));
     for anchor in &dnssec.anchors {
         let (zone, rr_type, data) = (&anchor.zone, anchor.rr_type.0, &anchor.data);
         lines.push(format!("anchor {zone} {rr_type} {data:?}"));
@@ -106,16 +109,16 @@ impl<N: Net> Reactor<N> {
         let path = path.display();
         match file.and_then(|file| self.restore_cache(file)) {
             Ok(Restored { fresh, stale }) => {
-                let (read, kept) = (fresh + stale, self.proxy.cache_usage().entries);
-                let loss = if kept < read {
+                let kept = self.proxy.cache_usage().entries;
+                let loss = if kept < fresh + stale {
                     format!("; {kept} fit into the cache")
                 } else {
                     String::new()
                 };
                 log::info!(
                     event = "cache-restored", fresh = fresh, stale = stale, kept = kept;
-                    "--cache-file: {path:?}: {}, {stale} of them expired{loss}",
-                    counted(read, "usable entry", "usable entries"),
+                    "--cache-file: {path:?}: restored {fresh} fresh and {stale} expired \
+                     entries{loss}",
                 );
             }
             Err(error) => log::warn!(
@@ -143,7 +146,7 @@ impl<N: Net> Reactor<N> {
         }
         if settings != digest_of(&self.config) {
             return Err(io::Error::other(
-                "the upstreams, domains or DNSSEC settings have changed",
+                "the settings of upstreams, domains, DNSSEC or DNS64 have changed",
             ));
         }
         let written_at = written_at.try_into().expect("eight bytes");

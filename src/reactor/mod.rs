@@ -263,7 +263,9 @@ impl<N: Net> Reactor<N> {
         }
         self.end_tap();
         self.clock.stamp(self.now);
-        if let Some(path) = &self.config.cache_file {
+        if let Some(path) = &self.config.cache_file
+            && self.config.cache.size > 0
+        {
             self.write_cache_file(path);
         }
         self.log_at = None;

@@ -114,7 +114,7 @@ fn answers_survive_a_restart_and_an_outage() {
     let mode = fs::metadata(scene.path()).expect("the file exists");
     assert_eq!(mode.permissions().mode() & 0o777, 0o600);
     let mut program = scene.start(&[]);
-    program.await_log("3 usable entries, 0 of them expired");
+    program.await_log("restored 3 fresh and 0 expired entries");
     assert!(names.iter().all(|name| is_answered(&program, name)));
     assert_eq!(scene.queries(), 3);
     finish(&mut program);
@@ -130,10 +130,10 @@ fn expired_answers_are_served_while_upstream_is_away() {
     scene.fill(&["www.example"], &[]);
     scene.server.plan(Fault::EndAtAccept(End::Fin), u64::MAX);
     for (shift, read, is_expected) in [
-        ("+1h", "1 usable entry, 1 of them expired", true),
-        ("+3d", "0 usable entries, 0 of them expired", false),
+        ("+1h", "restored 0 fresh and 1 expired entries", true),
+        ("+3d", "restored 0 fresh and 0 expired entries", false),
         // The clock was reset: the age is unknown.
-        ("-20000d", "1 usable entry, 1 of them expired", true),
+        ("-20000d", "restored 0 fresh and 1 expired entries", true),
     ] {
         let mut program = scene.start_at(shift);
         program.await_log(read);
@@ -157,7 +157,7 @@ fn damaged_file_is_ignored_with_a_warning() {
         bytes
     };
     let end = whole.len();
-    let settings = "settings have changed";
+    let settings = "or DNS64 have changed";
     for (bytes, problem) in [
         (flipped(0), foreign),
         (flipped(15), foreign),
@@ -197,12 +197,13 @@ fn answers_of_other_settings_are_not_used() {
         (&[], false),
         (&[&private, "--upstream=127.0.0.2:853"], false),
         (&[&private, "--dnssec=log"], false),
+        (&[&private, "--dns64=64:ff9b::/96"], false),
         (&["--upstream=udp://127.0.0.1:1,domain=corp.example"], true),
         (&["--upstream=udp://127.0.0.1:1,domain=home.example"], false),
     ] {
         let (is_used, log) = scene.is_used(others);
         assert_eq!(is_used, is_expected, "{others:?}: {log}");
-        assert_eq!(log.contains("settings have changed"), !is_expected, "{log}");
+        assert_eq!(log.contains("or DNS64 have changed"), !is_expected, "{log}");
     }
     // The file of domains changes while the program runs, without a reload.
     let mut program = scene.start(&[&private]);
@@ -210,7 +211,7 @@ fn answers_of_other_settings_are_not_used() {
     fs::write(&domains, "www.example\n").expect("the folder of the test is writable");
     finish(&mut program);
     let mut program = scene.start(&[&private]);
-    program.await_log("settings have changed");
+    program.await_log("or DNS64 have changed");
     program.signal(Signal::SIGKILL);
     program.wait();
 }
@@ -239,7 +240,7 @@ fn entries_that_do_not_fit_are_told() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     scene.fill(&names, &[]);
     let mut program = scene.start(&["--cache-size=20k"]);
-    program.await_log("400 usable entries, 0 of them expired; ");
+    program.await_log("restored 400 fresh and 0 expired entries; ");
     assert!(program.log().contains(" fit into the cache"));
     program.signal(Signal::SIGKILL);
     program.wait();
@@ -254,7 +255,7 @@ fn file_that_other_users_can_write_is_not_used() {
         fs::set_permissions(scene.path(), permissions).expect("it is the test's own file");
         let (is_used, log) = scene.is_used(&[]);
         assert_eq!(is_used, is_expected, "{log}");
-        let is_told = log.contains("other users can have written it");
+        let is_told = log.contains("other users could have written it");
         assert_eq!(is_told, !is_expected, "{log}");
     }
     // The next shutdown replaces the file.
@@ -281,6 +282,11 @@ fn path_that_cannot_be_written_is_an_error_or_a_warning() {
     let warning = "--cache-file: no effect with --cache-size 0";
     assert!(code == Some(0) && text.contains(warning), "{text}");
     assert!(!scene.path().exists());
+    // A run without the cache keeps the file.
+    scene.fill(&["www.example"], &[]);
+    let bytes = scene.bytes();
+    scene.fill(&["www.example"], &["--cache-size=0"]);
+    assert_eq!(scene.bytes(), bytes);
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl LongFile {
         let owner = user::label(Uid::from_raw(metadata.uid()));
         let mode = metadata.mode() & 0o7777;
         Err(io::Error::other(format!(
-            "other users can have written it: it belongs to user {owner} and has mode {mode:o}"
+            "other users could have written it: it belongs to user {owner} and has mode {mode:o}"
         )))
     }
 }
@@ -195,7 +195,7 @@ pub fn describe_written(path: &Path, error: &io::Error) -> String {
         ErrorKind::PermissionDenied if is_special(path) || path.is_dir() => {
             let kind = fs::metadata(path).map(|metadata| name_of(metadata.file_type()));
             let found = kind.unwrap_or("another type of file");
-            format!("{error}: expected a regular file, found {found}")
+            format!("expected a regular file, found {found}")
         }
         ErrorKind::ReadOnlyFilesystem => {
             format!("{error}: with the systemd units, use /var/log/dotproxy or /var/lib/dotproxy")

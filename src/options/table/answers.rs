@@ -60,7 +60,7 @@ pub(super) const ANSWERS: &[Row] = &[
         short: "",
         long: "cache-file",
         value: "FILE",
-        help: "keeps the cache over a restart",
+        help: "keeps the cache across a restart",
         apply: |draft, value| parse_path(&mut draft.config.cache_file, value),
         reload: Reload::Restores(|new, running| restore(&mut new.cache_file, &running.cache_file)),
     },
