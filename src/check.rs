@@ -26,14 +26,9 @@ pub fn check(config: &Config) -> Result<Vec<String>, String> {
     let tls = tls::set_up(config, &clock).map_err(|error| error.to_string())?;
     let mut warnings = config.warnings.clone();
     warnings.extend(stamp);
-    warnings.extend(
-        config
-            .cache_file
-            .as_deref()
-            .map(check_cache_file)
-            .transpose()?
-            .flatten(),
-    );
+    if let Some(path) = config.cache_file_in_use() {
+        warnings.extend(check_cache_file(path)?);
+    }
     if let Some(problem) = tls.refusal(None, clock.now()) {
         return Err(problem);
     }

@@ -149,9 +149,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     let refusal = restrictions.check_query_log(&config);
     refusal.map_err(Stop::usage)?;
     reactor.open_query_log().map_err(Stop::usage)?;
-    if let Some(path) = &config.cache_file
-        && config.cache.size > 0
-    {
+    if let Some(path) = config.cache_file_in_use() {
         reactor.read_cache_file(path);
     }
     // Not an argument of the log macro, which evaluates its arguments only if the level is enabled.

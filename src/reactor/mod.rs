@@ -263,9 +263,7 @@ impl<N: Net> Reactor<N> {
         }
         self.end_tap();
         self.clock.stamp(self.now);
-        if let Some(path) = &self.config.cache_file
-            && self.config.cache.size > 0
-        {
+        if let Some(path) = self.config.cache_file_in_use() {
             self.write_cache_file(path);
         }
         self.log_at = None;

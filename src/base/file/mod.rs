@@ -1,4 +1,4 @@
-//! Small files, read and written as a whole.
+//! Files, read and written as a whole or, if they are long, in parts.
 //!
 //! Another user may have replaced a file by something else: a named pipe, on which a read would
 //! block forever, or a link to a file of a third user. So only regular files are read, without

@@ -42,9 +42,7 @@ impl<N: Net> Reactor<N> {
             "/readyz" if request.query.split('&').any(|item| item == "latch") => self.latch(),
             "/readyz" => self.readiness(),
             "/metrics" => {
-                if self.finish_at.is_none() {
-                    self.proxy.on_metrics_read(self.now, &mut self.outbox);
-                }
+                self.probe_for_metrics();
                 let format = if request.accepts.openmetrics {
                     Format::OpenMetrics
                 } else {
@@ -54,9 +52,7 @@ impl<N: Net> Reactor<N> {
             }
             "/" => status::page(request),
             "/status.json" => {
-                if self.finish_at.is_none() {
-                    self.proxy.on_metrics_read(self.now, &mut self.outbox);
-                }
+                self.probe_for_metrics();
                 HttpResponse {
                     fields: status::DATA_FIELDS,
                     ..HttpResponse::of_type("application/json", self.status())
@@ -66,6 +62,13 @@ impl<N: Net> Reactor<N> {
                 "404 Not Found",
                 "not found: try /, /status.json, /metrics, /healthz or /readyz",
             ),
+        }
+    }
+
+    /// Probes the upstreams whose state may be out of date.
+    fn probe_for_metrics(&mut self) {
+        if self.finish_at.is_none() {
+            self.proxy.on_metrics_read(self.now, &mut self.outbox);
         }
     }
 
