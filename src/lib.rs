@@ -130,6 +130,7 @@
 pub mod base;
 pub mod block;
 pub mod check;
+pub mod check_upstreams;
 pub mod config;
 pub mod dnssec;
 pub mod net;

@@ -9,10 +9,13 @@ use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use dotproxy::base::random::SEED_LEN;
+use dotproxy::base::counted::counted;
+use dotproxy::base::random::{Random, SEED_LEN};
 use dotproxy::base::time::Instant;
 use dotproxy::check::check;
-use dotproxy::config::{Config, InheritedSocket, ResourceSettings};
+use dotproxy::check_upstreams::progress::{CheckProgress, ProgressLine};
+use dotproxy::check_upstreams::{Interrupted, check_upstreams, report};
+use dotproxy::config::{Config, InheritedSocket, LogFormat, ResourceSettings};
 use dotproxy::net::inherited::Inherited;
 use dotproxy::net::lacks_family;
 use dotproxy::net::mio::MioNet;
@@ -92,6 +95,10 @@ fn main() -> ExitCode {
             }
             Err(problem) => fail(USAGE, problem),
         },
+        Ok(Command::CheckUpstreams(config)) => match check_all_upstreams(*config) {
+            Ok(code) => code,
+            Err(Stop { code, problem }) => fail(code, problem),
+        },
         Ok(Command::Probe(url)) => match Probe::parse(&url) {
             Ok(probe) => match probe.run() {
                 Ok(()) => ExitCode::SUCCESS,
@@ -108,6 +115,48 @@ fn main() -> ExitCode {
 fn check_all(config: &Config) -> Result<Vec<String>, String> {
     options::check_loops(config).map_err(|error| error.to_string())?;
     check(config)
+}
+
+/// Checks the upstreams with the rights that the program would have, and prints the result. Returns
+/// the exit code.
+fn check_all_upstreams(mut config: Config) -> Result<ExitCode, Stop> {
+    for warning in &config.warnings {
+        complain(Level::Warn, format!("warning: {warning}"));
+    }
+    let user = find_user(&config).map_err(Stop::usage)?;
+    let clock = Clock::new(config.clock_stamp.as_deref());
+    if let Some(replacement) = clock.replacement() {
+        complain(Level::Warn, format!("warning: {replacement}"));
+    }
+    let tls = tls::set_up(&config, &clock).map_err(Stop::usage)?;
+    let random = Random::new(&random_seed()?);
+    let net = MioNet::new(Inherited::default(), false).map_err(explain_poller)?;
+    // The check writes no files and sends nothing but queries.
+    (config.clock_stamp, config.cache_file, config.query_log) = (None, None, None);
+    (config.dnstap, config.traces) = (None, None);
+    let user = user.filter(RuntimeUser::changes_rights);
+    let restrictions = sandbox::switch_user(&config, user)?;
+    sandbox::restrict(&config, restrictions, BTreeSet::new())?;
+    let mut line = ProgressLine::new(io::stderr());
+    let mut on_progress = |progress: &CheckProgress<'_>| line.show(progress);
+    let found = check_upstreams(net, (&config, &tls), random, &mut on_progress);
+    line.clear();
+    let found = found.map_err(|Interrupted| "--check-upstreams: interrupted".to_owned())?;
+    let is_json = config.log_format == LogFormat::Json;
+    let printed = if is_json {
+        print_bytes(&report::to_json(&found, clock.now()))
+    } else {
+        print(&report::to_text(&found, clock.now()))
+    };
+    let failed = found.iter().filter(|upstream| !upstream.works()).count();
+    if failed == 0 {
+        return Ok(printed);
+    }
+    if is_json {
+        return Ok(ExitCode::from(FAILURE));
+    }
+    let total = counted(found.len(), "upstream", "upstreams");
+    Err(format!("--check-upstreams: {failed} of {total} failed").into())
 }
 
 /// Looks up the user that the process switches to, which must not be able to write root's options.
@@ -135,10 +184,7 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     let clock = Clock::new(config.clock_stamp.as_deref());
     let tls = tls::set_up(&config, &clock).map_err(Stop::usage)?;
     file_limit::fit(&mut config).map_err(|error| error.to_string())?;
-    let mut seed = [0; SEED_LEN];
-    SystemRandom::new()
-        .fill(&mut seed)
-        .map_err(|_| "the kernel returned no random numbers".to_owned())?;
+    let seed = random_seed()?;
     let net = MioNet::new(inherited, config.reuse_port).map_err(explain_poller)?;
     let reactor = Reactor::new(net, &config, tls, clock, &seed);
     let mut reactor = reactor.map_err(|error| explain(&error, &sockets))?;
@@ -164,6 +210,13 @@ fn run(mut config: Config, arguments: &[String]) -> Result<(), Stop> {
     reactor
         .run(&process)
         .map_err(|error| explain_poller(error).into())
+}
+
+fn random_seed() -> Result<[u8; SEED_LEN], String> {
+    let mut seed = [0; SEED_LEN];
+    let filled = SystemRandom::new().fill(&mut seed);
+    filled.map_err(|_| "the kernel returned no random numbers".to_owned())?;
+    Ok(seed)
 }
 
 /// Returns the ports of the listeners whose addresses are missing, if the process can bind them
@@ -310,7 +363,11 @@ fn holder(address: &SocketAddr, sockets: &[InheritedSocket]) -> Option<SocketAdd
 }
 
 fn print(text: &str) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(bytes: &[u8]) -> ExitCode {
+    match io::stdout().write_all(bytes) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

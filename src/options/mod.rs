@@ -29,6 +29,8 @@ pub enum Command {
     Run(Box<Config>),
     /// Check the options and exit.
     Check(Box<Config>),
+    /// Check the upstreams and exit.
+    CheckUpstreams(Box<Config>),
     /// Check that this URL is available and exit.
     Probe(String),
     /// Print this text and exit.
@@ -99,10 +101,17 @@ pub fn parse(arguments: &[String]) -> Result<Command, UsageError> {
         }
     }
     let config = Box::new(draft.finish()?);
-    if given.opt_present("check-conf") {
-        return Ok(Command::Check(config));
+    match (
+        given.opt_present("check-conf"),
+        given.opt_present("check-upstreams"),
+    ) {
+        (true, true) => Err(usage(
+            "--check-upstreams: expected without --check-conf, which is another command",
+        )),
+        (true, false) => Ok(Command::Check(config)),
+        (false, true) => Ok(Command::CheckUpstreams(config)),
+        (false, false) => Ok(Command::Run(config)),
     }
-    Ok(Command::Run(config))
 }
 
 /// Checks that no upstream and no bootstrap server is a listener of this program, which would query

@@ -49,7 +49,7 @@ pub use exchange::trace::{PeerAddr, StepEnd, StepKind, Trace, TraceStep};
 pub use keys::{LinkKey, UpstreamIndex};
 pub use outcome::{Discard, Outcome};
 pub use readiness::Unready;
-pub use upstream::UpstreamView;
+pub use upstream::{UpstreamView, explain_opening_failure, read_addresses};
 pub use validator::DnssecCounters;
 
 use std::collections::VecDeque;

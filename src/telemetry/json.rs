@@ -21,9 +21,7 @@ impl<'a> Object<'a> {
     /// Adds a string.
     pub fn text(&mut self, name: &str, value: impl Display) -> &mut Self {
         self.name(name);
-        self.out.push(b'"');
-        write!(Escaped(self.out), "{value}").expect("writing to a buffer cannot fail");
-        self.out.push(b'"');
+        write_text(self.out, value);
         self
     }
 
@@ -94,6 +92,11 @@ impl<'a> List<'a> {
         self.out
     }
 
+    /// Adds a string.
+    pub fn text(&mut self, value: impl Display) {
+        write_text(self.item(), value);
+    }
+
     /// Ends the list.
     pub fn end(&mut self) {
         if self.before == b'[' {
@@ -101,6 +104,12 @@ impl<'a> List<'a> {
         }
         self.out.push(b']');
     }
+}
+
+fn write_text(out: &mut Vec<u8>, value: impl Display) {
+    out.push(b'"');
+    write!(Escaped(out), "{value}").expect("writing to a buffer cannot fail");
+    out.push(b'"');
 }
 
 struct Raw<'a>(&'a mut Vec<u8>);
@@ -208,8 +217,9 @@ mod tests {
         Object::start(list.item())
             .nested("b", |out| List::start(out).end())
             .end();
+        list.text("x\"y");
         list.end();
-        assert_eq!(out, b"[{\"a\":1},{\"b\":[]}]");
+        assert_eq!(out, b"[{\"a\":1},{\"b\":[]},\"x\\\"y\"]");
     }
 
     #[test]

@@ -89,6 +89,11 @@ impl Connector {
         }
     }
 
+    /// Removes the sessions with the upstream, so that the next handshake is a full one.
+    pub fn forget_sessions(&self) {
+        self.sessions.forget(&self.name);
+    }
+
     /// Returns whether the dates of certificates are checked, which is not the case for a pin
     /// alone.
     pub fn judges_dates(&self) -> bool {

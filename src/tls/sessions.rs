@@ -42,6 +42,12 @@ impl Sessions {
         expiries.insert(name.clone(), expires_at);
     }
 
+    /// Removes the sessions with the server of this name.
+    pub(super) fn forget(&self, name: &ServerName<'static>) {
+        self.kept.remove_tls12_session(name);
+        while self.kept.take_tls13_ticket(name).is_some() {}
+    }
+
     fn is_valid(&self, name: &ServerName<'_>) -> bool {
         let expiries = self.expires_at_by_name.lock();
         let expiries = expiries.unwrap_or_else(PoisonError::into_inner);

@@ -31,6 +31,7 @@ mod short_reads;
 // The program, as a user starts it.
 mod block_lists;
 mod check_conf;
+mod check_upstreams;
 mod clear_text;
 mod clock;
 mod dnstap;

@@ -33,6 +33,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("allocator", &[]),
     ("options", &["base", "config", "wire"]),
     (
+        "check_upstreams",
+        &[
+            "base",
+            "config",
+            "net",
+            "proxy",
+            "session",
+            "telemetry",
+            "tls",
+            "wire",
+        ],
+    ),
+    (
         "check",
         &["base", "block", "config", "process", "telemetry", "tls"],
     ),

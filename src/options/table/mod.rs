@@ -30,6 +30,12 @@ pub(super) const COMMANDS: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "",
+        "check-upstreams",
+        "",
+        "test the upstreams, then exit with 0 or 1",
+    ),
+    (
+        "",
         "probe",
         "URL",
         "request URL; exit with 0 on status 200, else 1",

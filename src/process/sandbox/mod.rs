@@ -158,7 +158,7 @@ impl RuntimeUser {
     }
 
     /// Returns whether the process changes from root to an unprivileged user.
-    fn changes_rights(&self) -> bool {
+    pub fn changes_rights(&self) -> bool {
         Uid::effective().is_root() && !self.uid.is_root()
     }
 

@@ -209,7 +209,7 @@ impl Proxy {
         let host = &mut hosts[index];
         host.asked.retain(|asked| *asked != rr_type);
         let (addresses, lifetime) = answer
-            .map(|answer| read(answer, rr_type))
+            .map(|answer| read_addresses(answer, rr_type))
             .unwrap_or_default();
         if !addresses.is_empty() {
             host.lifetime = Some(host.lifetime.map_or(lifetime, |other| other.min(lifetime)));
@@ -299,7 +299,7 @@ impl Proxy {
 }
 
 /// Returns the addresses in an answer and their TTL, limited to between a minute and a day.
-fn read(answer: &Message<'_>, rr_type: Type) -> (Vec<IpAddr>, Duration) {
+pub fn read_addresses(answer: &Message<'_>, rr_type: Type) -> (Vec<IpAddr>, Duration) {
     let mut addresses = Vec::new();
     let mut seconds = 86_400;
     for record in answer.answers().filter(|record| record.rr_type == rr_type) {
@@ -330,7 +330,7 @@ mod tests {
             bytes.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
             bytes.extend(*data);
         }
-        let (addresses, lifetime) = read(&Message::parse(&bytes).unwrap(), Type::A);
+        let (addresses, lifetime) = read_addresses(&Message::parse(&bytes).unwrap(), Type::A);
         (addresses, lifetime.as_secs())
     }
 

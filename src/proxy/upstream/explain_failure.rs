@@ -5,19 +5,33 @@ use crate::base::failure::{Failure, FailureKind};
 use crate::config::upstream::{HTTPS_PORT, PLAIN_PORT, TLS_PORT};
 use crate::config::{KeyExchange, Scheme};
 
-/// Returns `failure` of a link to this port, with the progress and the likely cause added if the
-/// link was being opened under TLS with these groups for the key exchange.
+/// Returns the failure of a link to this port, explained if the link was being opened.
 pub(super) fn explain_failure(
     link: &Link,
     port: u16,
     key_exchange: KeyExchange,
     failure: &Failure,
 ) -> Failure {
+    if link.stage == Stage::Opening {
+        explain_opening_failure(link.scheme, port, key_exchange, failure)
+    } else {
+        failure.clone()
+    }
+}
+
+/// Returns a failure to open a connection with this protocol to this port. Under TLS, the progress
+/// and the likely cause are added; the key exchange offered these groups.
+pub fn explain_opening_failure(
+    scheme: Scheme,
+    port: u16,
+    key_exchange: KeyExchange,
+    failure: &Failure,
+) -> Failure {
     let mut failure = failure.clone();
-    if link.stage != Stage::Opening || !link.scheme.is_encrypted() {
+    if !scheme.is_encrypted() {
         return failure;
     }
-    let (protocol, usual) = match link.scheme {
+    let (protocol, usual) = match scheme {
         Scheme::Https => ("DNS over HTTPS", HTTPS_PORT),
         _ => ("DNS over TLS", TLS_PORT),
     };

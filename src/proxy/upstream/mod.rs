@@ -56,8 +56,10 @@ mod startup;
 mod stats;
 pub(super) mod suspects;
 
+pub use bootstrap::read_addresses;
 pub(super) use capacity::ConnectionClose;
 pub(super) use endpoint::Endpoint;
+pub use explain_failure::explain_opening_failure;
 pub(super) use health::backoff;
 pub(super) use selection::{LinkChoice, LinkRequest, RecoveryTest};
 pub use stats::UpstreamView;

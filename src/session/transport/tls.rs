@@ -228,7 +228,7 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
     pub(in crate::session) fn receive(
         &mut self,
         scratch: &mut Scratch,
-        take: &mut impl FnMut(&[u8]),
+        take: &mut dyn FnMut(&[u8]),
     ) -> Result<Received, Failure> {
         let torn_len = self.torn.len();
         if torn_len > Scratch::TORN_LEN_MAX {
@@ -268,7 +268,7 @@ impl<S: Read + Write, E: End> TlsStream<S, E> {
         incoming: &mut [u8],
         used: &mut usize,
         outgoing: &mut Vec<u8>,
-        take: &mut impl FnMut(&[u8]),
+        take: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Failure> {
         let context = self.error_context;
         loop {

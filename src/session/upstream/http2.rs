@@ -55,7 +55,7 @@ impl Exchanges {
     }
 
     /// Hands the consequence of an HTTP/2 event to the caller.
-    fn on_event(&mut self, event: Http2Event<'_>, on_event: &mut impl FnMut(UpstreamEvent<'_>)) {
+    fn on_event(&mut self, event: Http2Event<'_>, on_event: &mut dyn FnMut(UpstreamEvent<'_>)) {
         match event {
             Http2Event::Response {
                 stream,
@@ -120,7 +120,7 @@ impl<S: Stream> UpstreamHttp2<S> {
         &mut self,
         scratch: &mut Scratch,
         bytes_max: usize,
-        mut on_event: impl FnMut(UpstreamEvent<'_>),
+        on_event: &mut dyn FnMut(UpstreamEvent<'_>),
     ) -> Result<Step, Failure> {
         let mut bytes = 0;
         while bytes < bytes_max {
@@ -128,7 +128,7 @@ impl<S: Stream> UpstreamHttp2<S> {
             let (http2, exchanges) = (&mut self.http2, &mut self.exchanges);
             let received = self.transport.receive(scratch, |piece| {
                 if result.is_ok() {
-                    result = http2.receive(piece, |event| exchanges.on_event(event, &mut on_event));
+                    result = http2.receive(piece, |event| exchanges.on_event(event, on_event));
                 }
             });
             self.send_output();
@@ -139,10 +139,10 @@ impl<S: Stream> UpstreamHttp2<S> {
             }
             let received = received?;
             if !self.is_up && self.transport.is_established() {
-                self.come_up(&mut on_event)?;
+                self.come_up(on_event)?;
             }
             if self.is_up {
-                self.report_streams(&mut on_event);
+                self.report_streams(on_event);
             }
             match received {
                 Received::Some(len) => {
@@ -158,7 +158,7 @@ impl<S: Stream> UpstreamHttp2<S> {
         Ok(Step::Again)
     }
 
-    fn come_up(&mut self, on_event: &mut impl FnMut(UpstreamEvent<'_>)) -> Result<(), Failure> {
+    fn come_up(&mut self, on_event: &mut dyn FnMut(UpstreamEvent<'_>)) -> Result<(), Failure> {
         if !self.transport.speaks_http2() {
             let detail = "the upstream does not offer HTTP/2 (ALPN)";
             return Err(Failure::new(FailureKind::Tls, detail));
@@ -172,7 +172,7 @@ impl<S: Stream> UpstreamHttp2<S> {
     }
 
     /// Reports a changed number of streams, and sends the queries that have waited for one.
-    fn report_streams(&mut self, on_event: &mut impl FnMut(UpstreamEvent<'_>)) {
+    fn report_streams(&mut self, on_event: &mut dyn FnMut(UpstreamEvent<'_>)) {
         while self.http2.room() > 0
             && let Some(message) = self.waiting.pop_front()
         {
@@ -194,6 +194,11 @@ impl<S: Stream> UpstreamHttp2<S> {
     /// Returns the stream of the connection.
     pub fn stream(&mut self) -> &mut S {
         self.transport.stream()
+    }
+
+    /// Returns the certificate of the upstream, if it has sent one.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.transport.certificate()
     }
 
     /// Returns whether TCP is connected while the handshake has not ended.

@@ -29,11 +29,11 @@ impl<S: Stream> UpstreamConnection<S> {
         &mut self,
         scratch: &mut Scratch,
         bytes_max: usize,
-        on_event: impl FnMut(UpstreamEvent<'_>),
+        mut on_event: impl FnMut(UpstreamEvent<'_>),
     ) -> Result<Step, Failure> {
         match self {
             Self::Stream(stream) => stream.ready(scratch, bytes_max, on_event),
-            Self::Http2(http2) => http2.ready(scratch, bytes_max, on_event),
+            Self::Http2(http2) => http2.ready(scratch, bytes_max, &mut on_event),
         }
     }
 
@@ -42,6 +42,14 @@ impl<S: Stream> UpstreamConnection<S> {
         match self {
             Self::Stream(stream) => stream.stream(),
             Self::Http2(http2) => http2.stream(),
+        }
+    }
+
+    /// Returns the certificate of the upstream, if it has sent one.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        match self {
+            Self::Stream(stream) => stream.certificate(),
+            Self::Http2(http2) => http2.certificate(),
         }
     }
 

@@ -168,6 +168,11 @@ impl<S: Stream> UpstreamStream<S> {
         self.transport.stream()
     }
 
+    /// Returns the certificate of the upstream, if it has sent one.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.transport.certificate()
+    }
+
     /// Returns whether TCP is connected while the handshake has not ended.
     pub fn is_connected_only(&self) -> bool {
         !self.is_up && self.transport.is_connected()
