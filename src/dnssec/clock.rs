@@ -30,9 +30,12 @@ pub enum Timeliness {
 
 impl SignatureClock {
     /// Judges the validity period of a signature. Times are modulo 2^32 (RFC 4034, section 3.1.5).
-    /// The tolerance is a tenth of the period, at most an hour.
+    /// The tolerance is a tenth of the period, at most an hour. A period that ends before it begins
+    /// has expired.
     pub fn judge(&self, inception: u32, expiration: u32) -> Timeliness {
-        let period = expiration.wrapping_sub(inception);
+        let Ok(period) = u32::try_from(signed_distance(inception, expiration)) else {
+            return Timeliness::Expired;
+        };
         let tolerance = (period / 10).min(TOLERANCE_MAX);
         let now = self.lower_bound.max(self.system);
         // A clock behind the lower bound cannot tell how much time has passed since.
@@ -102,6 +105,16 @@ mod tests {
         assert_eq!(valid, Timeliness::Valid(10_000_000 + 30 * DAY));
         assert_eq!(judge(built, built, start, end), Timeliness::NotYetValid);
         assert_eq!(judge(5, built, 1_000, 2_000), Timeliness::Expired);
+    }
+
+    #[test]
+    fn period_that_ends_before_it_begins_is_never_valid() {
+        let now = 1_700_000_000;
+        for (start, end) in [(now + 2_000, now + 1_000), (now - 1_000, now - 2_000)] {
+            let judged = judge(now.into(), 0, start, end);
+            assert_eq!(judged, Timeliness::Expired, "{start} to {end}");
+        }
+        assert_eq!(judge(now.into(), 0, now, now), Timeliness::Valid(0));
     }
 
     #[test]

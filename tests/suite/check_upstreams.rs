@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dotproxy::wire::edns::{OptWriter, OptionCode};
@@ -95,10 +96,9 @@ fn table_shows_a_server_that_works() {
 #[test]
 fn each_address_starts_with_a_full_handshake_and_tls_1_2_is_shown() {
     let authority = Authority::new("check-full");
-    let servers = [0; 2].map(|_| {
-        let config = authority.server(Flaw::None, &[&TLS12]);
-        Faulty::start_with(&authority, config, 0)
-    });
+    // The servers share their sessions.
+    let config = authority.server(Flaw::None, &[&TLS12]);
+    let servers = [0; 2].map(|_| Faulty::start_with(&authority, Arc::clone(&config), 0));
     let mut arguments = of_server(&authority, servers[0].address);
     arguments.push(format!("-u{}", servers[1].address));
     assert_json(
