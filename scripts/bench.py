@@ -13,8 +13,8 @@ much if the load generator happens to run on the same processor as the program.
   over TCP      the same from eight TCP connections
   new sessions  one query at a time; the upstream closes after each, so that TLS is resumed
 
-Most of the cost of a cached answer is in the kernel. The program examples/udp_echo.rs, which only
-sends each datagram back, shows this part. Latency is that of single queries to an idle proxy; p99
+Most of the cost of an answer is in the kernel. Two programs show this part: examples/udp_echo.rs only
+sends each datagram back, and examples/bare_forwarder.rs only forwards queries over TLS. Latency is that of single queries to an idle proxy; p99
 is that of single queries while others arrive at half the throughput of the first program, unbound;
 the median of three measurements counts.
 
@@ -27,10 +27,15 @@ With --closed-loop, a number of queries is outstanding, and each response trigge
 latency and processor time per query, cached and forwarded. Programs take turns in each round, and
 the median of the rounds counts.
 
+With --paced, queries arrive one by one at a fixed rate, as in most networks: 100, 1,000 and 10,000 a
+second. The table shows processor time per query and mean latency, cached and forwarded.
+
   scripts/bench.py [--rounds 3] [--peers NAME,...|all] [--binary LABEL=PATH ...]
                    [--workloads NAME,...] [--check] [--json FILE] [--svg FILE]
   scripts/bench.py --closed-loop [--rounds 3] [--seconds 0.5] [--peers ...] [--binary ...]
                    [--workloads cached,forwarded] [--check] [--json FILE]
+  scripts/bench.py --paced [--rounds 3] [--peers ...] [--binary ...] [--workloads cached,forwarded]
+                   [--json FILE]
 
 Needs the packages of scripts/install_test_deps.sh. Programs of --peers that are not installed are
 skipped. Without --binary, the script measures the existing release builds, dynamic and static, and
@@ -40,6 +45,7 @@ target, and exits with 1 if a target is still missed: scripts/promises.sh runs i
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -90,12 +96,16 @@ OWN_CPU_RATIO_MAX = {"forwarded": 0.32, "cached": 0.7, "one socket": 0.7}
 RESIDENT_KIB_MAX = {"static": 2_120_000 // 1024, "dynamic": 4_080_000 // 1024}
 ANONYMOUS_KIB_MAX = 330_000 // 1024
 ECHO, ECHO_RATIO_MAX = "bare echo", 1.25
+BARE_FORWARDER = "bare forwarder"
 GROWTH_KIB_MAX = 512
 STATIC_BYTES_MAX = 2_580_000
 
 # The loads of --closed-loop: queries outstanding, sockets.
 CLOSED_LOOPS = [(1, 1), (4, 1), (8, 1), (16, 1), (16, 16), (32, 1), (64, 64), (200, 8)]
 CLOSED_LOOP = f"{ROOT}/target/release/examples/closed_loop"
+
+# The loads of --paced: queries per second, and for how many seconds.
+PACES = {100: 10, 1_000: 5, 10_000: 3}
 
 
 def load(port, names, times, sockets, mode="udp", rate=None, seconds=2):
@@ -109,6 +119,7 @@ def load(port, names, times, sockets, mode="udp", rate=None, seconds=2):
         "completed": int(number(r"Queries completed:\s+(\d+)")),
         "lost": int(number(r"Queries lost:\s+(\d+)")),
         "qps": number(r"Queries per second:\s+([\d.]+)"),
+        "mean_latency_us": number(r"Average Latency \(s\):\s+([\d.]+)") * 1e6,
     }
 
 
@@ -258,6 +269,23 @@ class Program:
         finally:
             stop(process)
 
+    def measure_paced(self, work, upstream, workload):
+        """Runs one round at each rate."""
+        process, port = self.start(work, upstream, workload)
+        try:
+            if workload not in COLD:
+                load(port, f"{work}/hot.names", 1, 8)
+            for rate, seconds in PACES.items():
+                names = f"{work}/{f'paced-{rate}' if workload in COLD else 'hot'}.names"
+                before = processor_time(process.pid)
+                result = load(port, names, 1, 1, "udp", rate, seconds)
+                used = processor_time(process.pid) - before
+                self.rounds.setdefault(f"{workload} {rate}", []).append({
+                    "cpu_us": used * 1e6 / max(1, result["completed"]), "latency_us": result["mean_latency_us"],
+                    "lost": result["lost"]})
+        finally:
+            stop(process)
+
     def memory_problems(self):
         resident, anonymous = self.memory()
         if resident > RESIDENT_KIB_MAX[self.kind]:
@@ -286,6 +314,10 @@ def programs(arguments, workloads):
     echo = f"{ROOT}/target/release/examples/udp_echo"
     if os.path.exists(echo):
         found.append(Program(ECHO, [echo, "{port}"], [w for w in workloads if w in ("cached", "one socket")]))
+    bare = f"{ROOT}/target/release/examples/bare_forwarder"
+    if os.path.exists(bare):
+        command = [bare, "{port}", "{upstream}", "dot.example", "{work}/ca.pem"]
+        found.append(Program(BARE_FORWARDER, command, [w for w in workloads if w == "forwarded"]))
     binaries = [binary.split("=", 1) for binary in arguments.binary]
     if not binaries:
         machine = os.uname().machine
@@ -399,11 +431,46 @@ def slower_than_peers(found, workloads):
 
 
 def measure_closed_loops(arguments):
-    workloads = arguments.workloads.split(",") if arguments.workloads else ["cached", "forwarded"]
     if not os.path.exists(CLOSED_LOOP):
         sys.exit("the load generator is missing: run cargo build --release --examples")
+    workloads = arguments.workloads.split(",") if arguments.workloads else ["cached", "forwarded"]
     # The echo program does not answer questions.
     found = [program for program in programs(arguments, workloads) if program.label != ECHO]
+    rounds = max(arguments.rounds, ROUNDS_MAX if arguments.check else 0)
+    with only_resolver() as (work, port):
+        for number in range(rounds):
+            if number >= arguments.rounds and not list(slower_than_peers(found, workloads)):
+                break
+            for program, workload in pairs(found, workloads):
+                program.measure_closed_loops(work, port, workload, arguments.seconds)
+    for workload in workloads:
+        closed_loop_table(found, workload)
+    write_rounds(found, arguments)
+    broken = list(slower_than_peers(found, workloads))
+    for promise in broken:
+        print(promise)
+    sys.exit(1 if arguments.check and broken else 0)
+
+
+def measure_paced_loads(arguments):
+    workloads = arguments.workloads.split(",") if arguments.workloads else ["cached", "forwarded"]
+    found = programs(arguments, workloads)
+    with only_resolver() as (work, port):
+        write_names(work)
+        for rate, seconds in PACES.items():
+            with open(f"{work}/paced-{rate}.names", "w") as file:
+                file.writelines(f"u{n:07}.at{rate}.example.net A\n" for n in range(rate * seconds))
+        for _ in range(arguments.rounds):
+            for program, workload in pairs(found, workloads):
+                program.measure_paced(work, port, workload)
+    for workload in workloads:
+        paced_table(found, workload)
+    write_rounds(found, arguments)
+
+
+@contextlib.contextmanager
+def only_resolver():
+    """Starts the resolver. Returns the folder of the settings, and the port of the resolver."""
     with tempfile.TemporaryDirectory() as work:
         make_certificates(work)
         port = free_port()
@@ -411,23 +478,37 @@ def measure_closed_loops(arguments):
         resolver = start_unbound(work, port, *also)
         try:
             time.sleep(1)
-            for number in range(max(arguments.rounds, ROUNDS_MAX if arguments.check else 0)):
-                if number >= arguments.rounds and not list(slower_than_peers(found, workloads)):
-                    break
-                for workload in workloads:
-                    for program in (program for program in found if workload in program.workloads):
-                        program.measure_closed_loops(work, port, workload, arguments.seconds)
+            yield work, port
         finally:
             stop(resolver)
-    for workload in workloads:
-        closed_loop_table(found, workload)
+
+
+def pairs(found, workloads):
+    return [(program, workload) for workload in workloads for program in found if workload in program.workloads]
+
+
+def write_rounds(found, arguments):
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump({program.label: program.rounds for program in found}, file, indent=1)
-    broken = list(slower_than_peers(found, workloads))
-    for promise in broken:
-        print(promise)
-    sys.exit(1 if arguments.check and broken else 0)
+
+
+def paced_table(found, workload):
+    print(f"{workload:17}" + "".join(f"{f'{rate:,} q/s':>22}" for rate in PACES) + f"{'lost':>6}")
+    for program in (program for program in found if workload in program.workloads):
+        loads = [f"{workload} {rate}" for rate in PACES]
+        lost = sum(one["lost"] for load in loads for one in program.rounds[load])
+        print(f"{program.label:17}" + "".join(
+            f"{program.median(load, 'cpu_us'):>9.1f} µs{program.median(load, 'latency_us'):>7.0f} µs" for load in loads)
+            + f"{lost:>6}")
+
+
+def write_names(work):
+    """Writes the names that are queried once, and those that are queried repeatedly."""
+    with open(f"{work}/cold.names", "w") as file:
+        file.writelines(f"u{n:07}.miss.example.net A\n" for n in range(QUERIES))
+    with open(f"{work}/hot.names", "w") as file:
+        file.writelines(f"hot{n}.example.net A\n" for n in range(HOT_NAMES))
 
 
 def main():
@@ -438,6 +519,7 @@ def main():
     parser.add_argument("--binary", action="append", default=[], metavar="LABEL=PATH")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--closed-loop", action="store_true")
+    parser.add_argument("--paced", action="store_true")
     parser.add_argument("--seconds", type=float, default=0.5, help="length of each closed loop")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--svg", metavar="FILE")
@@ -445,14 +527,13 @@ def main():
     os.environ["PATH"] += ":/usr/sbin"
     if arguments.closed_loop:
         return measure_closed_loops(arguments)
+    if arguments.paced:
+        return measure_paced_loads(arguments)
     workloads = arguments.workloads.split(",") if arguments.workloads else WORKLOADS
     found = programs(arguments, workloads)
     with tempfile.TemporaryDirectory() as work:
         make_certificates(work)
-        with open(f"{work}/cold.names", "w") as file:
-            file.writelines(f"u{n:07}.miss.example.net A\n" for n in range(QUERIES))
-        with open(f"{work}/hot.names", "w") as file:
-            file.writelines(f"hot{n}.example.net A\n" for n in range(HOT_NAMES))
+        write_names(work)
         measure(found, workloads, arguments, work)
     for workload in workloads:
         table(found, workload)
