@@ -283,31 +283,32 @@ impl<N: Net> Sockets<N> {
                 };
                 connection.failure = flushed.err();
             }
-            if connection.failure.is_none()
-                && !connection.is_readable
-                && !self.wait(connection, deadline)?
-            {
+            if connection.failure.is_none() && !self.wait(connection, deadline)? {
                 return Ok(());
             }
         }
     }
 
-    /// Waits until the socket of a connection is ready. Returns false at the deadline, and after a
-    /// signal.
+    /// Waits until the socket of a connection is ready. Returns false at the deadline, however much
+    /// there is to read, and after a signal.
     fn wait(
         &mut self,
         connection: &mut CheckConnection<N>,
         deadline: Instant,
     ) -> Result<bool, Failure> {
-        while !connection.is_readable {
+        loop {
             let left = deadline.saturating_since(self.net.now());
             if left.is_zero() || self.is_interrupted {
                 return Ok(false);
             }
+            let timeout = if connection.is_readable {
+                Duration::ZERO
+            } else {
+                left
+            };
             let failed = |error| Failure::new(FailureKind::Connect, error);
-            self.net
-                .wait(Some(left), &mut self.events)
-                .map_err(failed)?;
+            let waited = self.net.wait(Some(timeout), &mut self.events);
+            waited.map_err(failed)?;
             for event in self.events.drain(..) {
                 match event {
                     Event::Ready {
@@ -323,8 +324,10 @@ impl<N: Net> Sockets<N> {
                     Event::Ready { .. } | Event::Signal(_) | Event::Resumed { .. } => {}
                 }
             }
+            if connection.is_readable {
+                return Ok(!self.is_interrupted);
+            }
         }
-        Ok(true)
     }
 }
 

@@ -124,17 +124,18 @@ impl<N: Net> Checker<'_, N> {
     /// Returns the addresses of a host name, from the first bootstrap server that has some.
     fn look_up(&mut self, name: &Name, port: u16) -> Result<Vec<SocketAddr>, String> {
         let mut failures = Vec::new();
+        // As many of each type as the program uses.
+        let most = self.config.limits.addresses_per_upstream / 2;
         for server in &self.config.bootstrap {
             let mut addresses = Vec::new();
             for rr_type in [Type::A, Type::AAAA] {
                 let found = self.look_up_at(*server, name, rr_type);
                 match found {
-                    Ok(found) => addresses.extend(found),
+                    Ok(found) => addresses.extend(found.into_iter().take(most)),
                     Err(failure) => failures.push(format!("{server}: {failure}")),
                 }
             }
             if !addresses.is_empty() {
-                addresses.truncate(self.config.limits.addresses_per_upstream);
                 let with_port = addresses.iter().map(|ip| SocketAddr::new(*ip, port));
                 return Ok(with_port.collect());
             }

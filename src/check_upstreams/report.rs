@@ -8,7 +8,7 @@ use crate::telemetry::json::{List, Object};
 use crate::telemetry::one_line::OneLine;
 
 /// Maximum length of a cell in characters.
-const CELL_LEN_MAX: usize = 44;
+const CELL_LEN_MAX: usize = 64;
 
 /// Returns the findings as text: a table of the connections, a table of what the upstreams support,
 /// and problems. The current time is `now`, since 1970.

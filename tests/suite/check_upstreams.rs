@@ -314,6 +314,28 @@ fn forged_replies_are_ignored() {
 }
 
 #[test]
+fn endless_replies_to_other_queries_end_with_the_timeout() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let address = listener.local_addr().expect("the socket is bound");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let Ok(query) = read_framed(&mut stream) else {
+                continue;
+            };
+            let mut other = reply(&query, 1);
+            other[0] ^= 1;
+            let replies = vec![other; 1000];
+            while send_framed(&mut stream, &replies).is_ok() {}
+        }
+    });
+    let arguments = [
+        format!("--upstream=tcp://{address},domain=corp.example"),
+        "--timeout=1s".to_owned(),
+    ];
+    assert_json(&arguments, 1, &["\"error\":\"no answer\""]);
+}
+
+#[test]
 fn upstream_by_name_works_at_one_of_its_addresses() {
     let authority = Authority::new("check-bootstrap");
     let server = Faulty::start(&authority, 0);
