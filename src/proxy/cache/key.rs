@@ -13,6 +13,12 @@ use crate::wire::{byte_ops, name};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) struct Variant(u8);
 
+/// Returns whether answers to questions of this type can be cached. Type 0 is reserved (RFC 6895,
+/// section 3.1), and stands for the denial of all types in a [`CacheKey`].
+pub(super) fn is_data(rr_type: Type) -> bool {
+    rr_type.0 != 0 && !rr_type.is_meta()
+}
+
 impl Variant {
     const DO: u8 = 1;
     const CD: u8 = 2;
@@ -24,11 +30,10 @@ impl Variant {
         let question = query.question()?;
         let flags = query.header().flags;
         let (rr_type, opt) = (question.rr_type(), query.opt());
-        let is_data = rr_type.0 != 0 && !rr_type.is_meta();
         let is_plain =
             |opt: &edns::Opt<'_>| opt.flags & !DO == 0 && opt.passing_options().next().is_none();
         let is_common = question.class() == CLASS_IN
-            && is_data
+            && is_data(rr_type)
             && !flags.contains(Flags::Z)
             && opt.as_ref().is_none_or(is_plain);
         let wants_proof = opt.is_some_and(|opt| opt.flags & DO != 0);

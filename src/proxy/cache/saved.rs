@@ -14,7 +14,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::time::Duration;
 
 use super::entry::{self, Head, Marks};
-use super::key::{CacheLookup, Variant};
+use super::key::{CacheLookup, Variant, is_data};
 use super::policy::policy_for;
 use super::{Cache, Entry, TICKS, Ttls, key_for, ticks};
 use crate::base::time::Instant;
@@ -199,7 +199,7 @@ impl Cache {
         age: Option<u32>,
         now: Instant,
     ) -> Option<bool> {
-        if question.class() != CLASS_IN || question.rr_type().is_meta() {
+        if question.class() != CLASS_IN || !is_data(question.rr_type()) {
             return None;
         }
         let lookup = CacheLookup::new(question.name(), head.variant, &self.hasher);

@@ -224,6 +224,26 @@ fn bytes_that_were_cut_are_an_error() {
     }
 }
 
+#[test]
+fn answer_to_another_question_than_for_data_is_not_restored() {
+    let mut scene = Scene::new();
+    scene.keep(&with_address("www.example", 300));
+    let bytes = saved(&scene);
+    let rr_type_at = SAVED_HEAD_LEN + 12 + "_www_example_".len();
+    assert_eq!(bytes[rr_type_at..rr_type_at + 2], [0, 1]);
+    // Type 0 stands for the denial of all types in the cache; AXFR.
+    for rr_type in [[0, 0], [0, 252]] {
+        let mut other = bytes.clone();
+        // The question, and the record with its compressed name.
+        for at in [rr_type_at, rr_type_at + 6] {
+            other[at..at + 2].copy_from_slice(&rr_type);
+        }
+        let (later, restored) = restart(&other, Some(MINUTE), &CacheSettings::default());
+        assert_eq!(restored, Restored::default(), "{rr_type:?}");
+        assert_eq!(later.cache.usage().entries, 0);
+    }
+}
+
 proptest! {
     /// Whatever the bytes are, restored answers can be served.
     #[test]
