@@ -170,8 +170,9 @@ impl<N: Net> Sockets<N> {
         })
     }
 
-    /// Sends a query and waits for its reply, which `read` reads. Returns the result of `read` and
-    /// the time that the reply took.
+    /// Sends a query and waits for its reply, which `read` reads. A query over UDP is sent again if
+    /// there is no reply after half the time. Returns the result of `read` and the time from the
+    /// first query to the reply.
     pub(super) fn ask<T>(
         &mut self,
         connection: &mut CheckConnection<N>,
@@ -179,32 +180,24 @@ impl<N: Net> Sockets<N> {
         timeout: Duration,
         read: impl Fn(&Message<'_>) -> T,
     ) -> Result<(T, Duration), Failure> {
+        let tries = match &connection.session {
+            CheckSession::Stream(_) => 1,
+            CheckSession::Datagram(_) => 2,
+        };
         let sent_at = self.net.now();
-        connection.send(query)?;
-        let mut result = None;
-        self.run(connection, sent_at + timeout, &mut |event| {
-            let failed = |detail: &str| Some(Err(Failure::new(FailureKind::Http2, detail)));
-            let heard = match event {
-                UpstreamEvent::Message(bytes) => match Message::parse(bytes) {
-                    Ok(reply) if answers(&reply, query) => Some(Ok(read(&reply))),
-                    Ok(_) => None,
-                    Err(_) => Some(Err(FailureKind::Protocol.into())),
-                },
-                UpstreamEvent::NoMessage { status, .. } => failed(&format!(
-                    "status {status} without a DNS message: check the path"
-                )),
-                UpstreamEvent::Refused(_) | UpstreamEvent::Reset(_) => {
-                    failed("the upstream reset the stream of the query")
-                }
-                _ => None,
-            };
-            result = result.take().or(heard);
-            result.is_some()
-        })?;
-        match result {
-            Some(result) => Ok((result?, self.net.now() - sent_at)),
-            None => Err(FailureKind::Stalled.into()),
+        for number in 1..=tries {
+            let mut result = None;
+            connection.send(query)?;
+            let deadline = sent_at + timeout * number / tries;
+            self.run(connection, deadline, &mut |event| {
+                result = result.take().or_else(|| reply_in(&event, query, &read));
+                result.is_some()
+            })?;
+            if let Some(result) = result {
+                return Ok((result?, self.net.now() - sent_at));
+            }
         }
+        Err(FailureKind::Stalled.into())
     }
 
     /// Sends all of these queries at once, and returns how many are answered within `timeout`,
@@ -341,6 +334,29 @@ fn read<N: Net>(
         CheckSession::Datagram(datagram) => datagram.ready(scratch, DATAGRAMS_MAX, |message| {
             on_event(UpstreamEvent::Message(message));
         }),
+    }
+}
+
+/// Returns the result of `read` for the reply to this query, or the failure of the query, if an
+/// event is one of these.
+fn reply_in<T>(
+    event: &UpstreamEvent<'_>,
+    query: &[u8],
+    read: impl Fn(&Message<'_>) -> T,
+) -> Option<Result<T, Failure>> {
+    let failed = |detail: &str| Some(Err(Failure::new(FailureKind::Http2, detail)));
+    match event {
+        UpstreamEvent::Message(bytes) => match Message::parse(bytes) {
+            Ok(reply) => answers(&reply, query).then(|| Ok(read(&reply))),
+            Err(_) => Some(Err(FailureKind::Protocol.into())),
+        },
+        UpstreamEvent::NoMessage { status, .. } => failed(&format!(
+            "status {status} without a DNS message: check the path"
+        )),
+        UpstreamEvent::Refused(_) | UpstreamEvent::Reset(_) => {
+            failed("the upstream reset the stream of the query")
+        }
+        _ => None,
     }
 }
 

@@ -256,6 +256,17 @@ fn server_over_udp_that_refuses_tcp_works_with_a_warning() {
 }
 
 #[test]
+fn lost_datagram_is_sent_again() {
+    static QUERIES: AtomicU64 = AtomicU64::new(0);
+    let server = plain_server(true, |query, is_tcp| {
+        let is_lost = !is_tcp && QUERIES.fetch_add(1, Ordering::Relaxed) == 0;
+        (!is_lost).then(|| reply(query, 1))
+    });
+    assert_json(&plain_upstream(server), 0, &["\"works\":true"]);
+    assert_eq!(QUERIES.load(Ordering::Relaxed), 3);
+}
+
+#[test]
 fn server_without_edns_is_queried_again_without_it() {
     let server = plain_server(true, |query, _| {
         let message = Message::parse(query).expect("the program sends valid queries");
