@@ -44,8 +44,8 @@
 //! settings, and every limit of the program), [`tls`] (trust anchors, certificates, keys, and the
 //! clock that certificates are judged by), [`process`] (sandbox, service manager, file limit),
 //! [`telemetry`] (formats of logs, metrics, dnstap and traces), [`dnssec`] (signatures, denials of
-//! existence, and the validation of a message), [`check`] and [`check_upstreams`] (the commands that
-//! check the settings and the upstreams), and [`base`] (what all of them share).
+//! existence, and the validation of a message), [`check`] and [`check_upstreams`] (the commands
+//! that check the settings and the upstreams), and [`base`] (what all of them share).
 //!
 //! # The path of a query
 //!

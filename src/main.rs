@@ -368,9 +368,12 @@ fn print(text: &str) -> ExitCode {
 
 fn print_bytes(bytes: &[u8]) -> ExitCode {
     match io::stdout().write_all(bytes) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Ok(()) => return ExitCode::SUCCESS,
+        // The reader has what it needs, as in `| head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        Err(error) => complain(Level::Error, format!("cannot write the output: {error}")),
     }
+    ExitCode::FAILURE
 }
 
 fn fail(code: u8, problem: impl Display) -> ExitCode {

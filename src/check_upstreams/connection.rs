@@ -34,6 +34,14 @@ pub(super) struct CheckTarget<'a> {
     pub(super) connector: Option<&'a Connector>,
 }
 
+impl CheckTarget<'_> {
+    /// Returns the same address over TCP.
+    pub(super) fn over_tcp(self) -> Self {
+        let scheme = Scheme::Tcp;
+        Self { scheme, ..self }
+    }
+}
+
 /// A connection to an upstream.
 pub(super) struct CheckConnection<N: Net> {
     key: Key,
@@ -348,10 +356,16 @@ fn reply_in<T>(
     match event {
         UpstreamEvent::Message(bytes) => match Message::parse(bytes) {
             Ok(reply) => answers(&reply, query).then(|| Ok(read(&reply))),
-            Err(_) => Some(Err(FailureKind::Protocol.into())),
+            Err(_) if bytes.starts_with(&query[..2]) => Some(Err(FailureKind::Protocol.into())),
+            Err(_) => None,
         },
         UpstreamEvent::NoMessage { status, .. } => failed(&format!(
-            "status {status} without a DNS message: check the path"
+            "status {status} without a DNS message{}",
+            if *status == 404 {
+                ": check the path"
+            } else {
+                ""
+            }
         )),
         UpstreamEvent::Refused(_) | UpstreamEvent::Reset(_) => {
             failed("the upstream reset the stream of the query")

@@ -109,6 +109,12 @@ impl CertificateFindings {
         end.map_or(name, |(at, _)| &name[..at])
     }
 
+    /// Returns whether the certificate has expired at `now`, since 1970.
+    pub fn has_expired(&self, now: Duration) -> bool {
+        self.validity
+            .is_some_and(|validity| validity.expires_at < now)
+    }
+
     /// Returns the number of whole days until the certificate expires, at `now` since 1970.
     pub fn days_left(&self, now: Duration) -> Option<u64> {
         let validity = self.validity?;
@@ -121,6 +127,8 @@ impl CertificateFindings {
 pub struct ReplyFindings {
     /// The response code.
     pub rcode: Rcode,
+    /// The reply is truncated (TC).
+    pub is_truncated: bool,
     /// The upstream validates: AD is set. `None` if the domain may be unsigned.
     pub validates: Option<bool>,
     /// The reply has signatures (RRSIG). `None` if the domain may be unsigned.
@@ -139,6 +147,7 @@ impl ReplyFindings {
         let is_signed = is_root || validates || has_signatures;
         Self {
             rcode: reply.rcode(),
+            is_truncated: reply.header().flags.contains(Flags::TC),
             validates: is_signed.then_some(validates),
             has_signatures: is_signed.then_some(has_signatures),
             edns_size: reply.opt().map(|opt| opt.udp_size),
@@ -207,6 +216,8 @@ mod tests {
         assert_eq!(days(2 * 86_400), Some(1));
         assert_eq!(days(2 * 86_400 + 1), Some(0));
         assert_eq!(days(9 * 86_400), Some(0));
+        let has_expired = |seconds| certificate.has_expired(Duration::from_secs(seconds));
+        assert!(!has_expired(3 * 86_400) && has_expired(3 * 86_400 + 1));
     }
 
     /// Returns a reply for the root with these flags, and with an NS record and RRSIG, or neither.

@@ -14,17 +14,17 @@ pub mod report;
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::base::failure::Failure;
+use crate::base::failure::{Failure, FailureKind};
 use crate::base::random::Random;
 use crate::config::{Config, DnssecMode, Host, Scheme, Upstream};
 use crate::net::Net;
 use crate::proxy::read_addresses;
-use crate::tls::Setup;
+use crate::tls::{Connector, Setup};
 use crate::wire::edns::{OPT_LEN, OptWriter, OptionCode};
 use crate::wire::name::Name;
 use crate::wire::query::{EdnsLevel, PADDING_BLOCK};
 use crate::wire::question::Type;
-use crate::wire::{Flags, MESSAGE_LEN_MAX, Message, Query};
+use crate::wire::{Flags, MESSAGE_LEN_MAX, Message, Query, Rcode};
 
 use connection::{CheckConnection, CheckTarget, Sockets};
 use findings::{
@@ -132,7 +132,7 @@ impl<N: Net> Checker<'_, N> {
                 let found = self.look_up_at(*server, name, rr_type);
                 match found {
                     Ok(found) => addresses.extend(found.into_iter().take(most)),
-                    Err(failure) => failures.push(format!("{server}: {failure}")),
+                    Err(problem) => failures.push(format!("{server}: {problem}")),
                 }
             }
             if !addresses.is_empty() {
@@ -140,44 +140,55 @@ impl<N: Net> Checker<'_, N> {
                 return Ok(with_port.collect());
             }
         }
-        let servers = self.config.bootstrap.iter().map(SocketAddr::to_string);
-        let servers: Vec<_> = servers.collect();
         failures.dedup();
-        failures.insert(
-            0,
-            format!("--bootstrap: no address at {}", servers.join(", ")),
-        );
-        Err(failures.join("; "))
+        Err(format!("--bootstrap: no address: {}", failures.join("; ")))
     }
 
+    /// Returns the addresses of this type that a bootstrap server has, over TCP if its reply over
+    /// UDP is missing or truncated.
     fn look_up_at(
         &mut self,
         server: SocketAddr,
         name: &Name,
         rr_type: Type,
-    ) -> Result<Vec<IpAddr>, Failure> {
+    ) -> Result<Vec<IpAddr>, String> {
         let upstream = Upstream::bootstrap(server);
-        let query = Query::new(name, rr_type);
-        for scheme in [Scheme::Udp, Scheme::Tcp] {
-            let to = CheckTarget {
-                upstream: &upstream,
-                scheme,
-                address: server,
-                connector: None,
-            };
-            let mut connection = self.open(to)?;
-            let query = self.written(&query, scheme, EdnsLevel::Full, None);
-            let timeout = self.config.timeouts.attempt;
-            let read = |reply: &Message<'_>| {
-                let is_truncated = reply.header().flags.contains(Flags::TC);
-                (!is_truncated).then(|| read_addresses(reply, rr_type).0)
-            };
-            let (addresses, _) = self.sockets.ask(&mut connection, &query, timeout, read)?;
-            if let Some(addresses) = addresses {
-                return Ok(addresses);
-            }
+        let to = CheckTarget {
+            upstream: &upstream,
+            scheme: Scheme::Udp,
+            address: server,
+            connector: None,
+        };
+        let asked = self.look_up_over(to, name, rr_type);
+        let asked = match asked {
+            Ok((_, false, _)) => asked,
+            Ok(_) | Err(_) => self.look_up_over(to.over_tcp(), name, rr_type),
+        };
+        match asked {
+            Ok((addresses, _, Rcode::NOERROR)) if !addresses.is_empty() => Ok(addresses),
+            Ok((_, _, rcode)) => Err(format!("{rcode}, no {rr_type} record")),
+            Err(failure) => Err(failure.to_string()),
         }
-        Ok(Vec::new())
+    }
+
+    /// Returns the addresses in a reply, whether it is truncated, and its response code.
+    fn look_up_over(
+        &mut self,
+        to: CheckTarget<'_>,
+        name: &Name,
+        rr_type: Type,
+    ) -> Result<(Vec<IpAddr>, bool, Rcode), Failure> {
+        let mut connection = self.open(to)?;
+        let query = Query::new(name, rr_type);
+        let query = self.written(&query, to.scheme, EdnsLevel::Full, None);
+        let timeout = self.config.timeouts.attempt;
+        let read = |reply: &Message<'_>| {
+            let is_truncated = reply.header().flags.contains(Flags::TC);
+            let (addresses, _) = read_addresses(reply, rr_type);
+            (addresses, is_truncated, reply.rcode())
+        };
+        let asked = self.sockets.ask(&mut connection, &query, timeout, read);
+        asked.map(|(found, _)| found)
     }
 
     fn open(&mut self, to: CheckTarget<'_>) -> Result<CheckConnection<N>, Failure> {
@@ -224,6 +235,8 @@ impl<N: Net> Checker<'_, N> {
             // Other addresses with the same name share its sessions.
             connector.forget_sessions();
         }
+        let pin_mismatches = || connector.map_or(0, Connector::pin_mismatches);
+        let pin_mismatches_before = pin_mismatches();
         let to = CheckTarget {
             upstream,
             scheme: upstream.scheme,
@@ -237,17 +250,26 @@ impl<N: Net> Checker<'_, N> {
         }
         found.tls = connection.tls;
         found.certificate = connection.certificate().map(CertificateFindings::read);
-        if let Some(connector) = connector
-            && connector.pin_mismatches() > 0
-        {
-            let problem = "its keys match none of the pins, which pin-report only reports";
+        if pin_mismatches() > pin_mismatches_before {
+            let problem = "no key matches a pin; accepted because of pin-report";
             found.warnings.push(problem.to_owned());
         }
         self.report(index, &label, "querying");
         let domain = first_domain(config, index);
         let mut query = Query::new(&domain, Type::NS);
         query.set_dnssec(true);
-        self.check_reply(&mut connection, to, &query, found)?;
+        let mut first = self.first_reply(&mut connection, to, &query, found);
+        let is_complete = first.as_ref().is_ok_and(|reply| !reply.is_truncated);
+        if to.scheme == Scheme::Udp && !is_complete {
+            if let Err(failure) = &first {
+                found.warnings.push(format!("UDP: {failure}"));
+            }
+            let over_tcp = self.open(to.over_tcp());
+            connection = over_tcp.map_err(|failure| format!("TCP: {failure}"))?;
+            first = self.first_reply(&mut connection, to, &query, found);
+        }
+        let reply = first.map_err(|failure| failure.to_string())?;
+        self.judge_reply(&reply, to, &query)?;
         self.check_client_subnet(&mut connection, to, &query, found);
         self.sockets.close(connection);
         self.report(index, &label, "connecting again");
@@ -256,26 +278,34 @@ impl<N: Net> Checker<'_, N> {
     }
 
     /// Asks the first question, again without EDNS if the upstream refuses it.
-    fn check_reply(
+    fn first_reply(
         &mut self,
         connection: &mut CheckConnection<N>,
         to: CheckTarget<'_>,
         query: &Query,
         found: &mut AddressFindings,
-    ) -> Result<(), String> {
+    ) -> Result<ReplyFindings, Failure> {
         let is_root = query.question().name() == Name::root().as_bytes();
         let timeout = self.config.timeouts.deadline;
-        for level in [EdnsLevel::Full, EdnsLevel::Off] {
-            let message = self.written(query, to.scheme, level, None);
-            let read = |reply: &Message<'_>| ReplyFindings::read(reply, is_root);
-            let asked = self.sockets.ask(connection, &message, timeout, read);
-            let (reply, took) = asked.map_err(|failure| failure.to_string())?;
-            (found.reply, found.query) = (Some(reply), Some(took));
-            if !reply.may_refuse_edns() {
-                break;
-            }
+        let read = |reply: &Message<'_>| ReplyFindings::read(reply, is_root);
+        let message = self.written(query, to.scheme, EdnsLevel::Full, None);
+        let (mut reply, took) = self.sockets.ask(connection, &message, timeout, read)?;
+        found.query = Some(took);
+        if reply.may_refuse_edns() {
+            let message = self.written(query, to.scheme, EdnsLevel::Off, None);
+            (reply, _) = self.sockets.ask(connection, &message, timeout, read)?;
         }
-        let reply = found.reply.expect("the loop has set it");
+        found.reply = Some(reply);
+        Ok(reply)
+    }
+
+    /// Returns the problem of an upstream with this first reply, if there is one.
+    fn judge_reply(
+        &self,
+        reply: &ReplyFindings,
+        to: CheckTarget<'_>,
+        query: &Query,
+    ) -> Result<(), String> {
         if !reply.is_answer() {
             return Err(format!("replied {} to {}", reply.rcode, query.question()));
         }
@@ -312,21 +342,14 @@ impl<N: Net> Checker<'_, N> {
         query: &Query,
         found: &mut AddressFindings,
     ) {
-        let to = CheckTarget {
-            scheme: match first.scheme {
-                Scheme::Udp => Scheme::Tcp,
-                other => other,
-            },
-            ..first
+        let (to, label) = match first.scheme {
+            Scheme::Udp => (first.over_tcp(), "TCP, which truncated answers need"),
+            _ => (first, "second connection"),
         };
         let mut connection = match self.open(to) {
             Ok(connection) => connection,
             Err(failure) => {
-                let consequence = match first.scheme {
-                    Scheme::Udp => "TCP: truncated answers stay incomplete",
-                    _ => "second connection",
-                };
-                found.warnings.push(format!("{consequence}: {failure}"));
+                found.warnings.push(format!("{label}: {failure}"));
                 return;
             }
         };
@@ -344,6 +367,10 @@ impl<N: Net> Checker<'_, N> {
         let queries: Vec<_> = queries.collect();
         let timeout = self.config.timeouts.attempt;
         let answered = self.sockets.answered_of(&mut connection, &queries, timeout);
+        if answered == 0 {
+            let failure = Failure::from(FailureKind::Stalled);
+            found.warnings.push(format!("{label}: {failure}"));
+        }
         let streams_max = connection.streams_max.unwrap_or(usize::MAX);
         found.second = Some(SecondConnection {
             handshake: connection.handshake,

@@ -102,12 +102,17 @@ fn support_row(label: &str, found: &AddressFindings, now: Duration) -> Vec<Strin
         let size = reply.edns_size.map(|size| size.to_string());
         size.unwrap_or_else(|| "no".to_owned())
     });
-    let days = certificate.and_then(|certificate| certificate.days_left(now));
+    let days = certificate.and_then(|certificate| {
+        if certificate.has_expired(now) {
+            return Some("expired".to_owned());
+        }
+        certificate.days_left(now).map(|days| days.to_string())
+    });
     let cells = [
         Some(label.to_owned()),
         Some(found.address.to_string()),
         certificate.map(|certificate| certificate.name().to_owned()),
-        days.map(|days| days.to_string()),
+        days,
         found.second.map(|second| second.answered.to_string()),
         reply.and_then(|reply| reply.validates).map(yes_or_no),
         reply.and_then(|reply| reply.has_signatures).map(yes_or_no),
@@ -301,6 +306,7 @@ mod tests {
         found.query = Some(Duration::from_micros(8_260));
         found.reply = Some(ReplyFindings {
             rcode: Rcode::NOERROR,
+            is_truncated: false,
             validates: Some(true),
             has_signatures: Some(false),
             edns_size: Some(1232),

@@ -204,7 +204,7 @@ fn pins_that_only_report_cause_a_warning() {
     let authority = Authority::new("check-pins");
     let server = Faulty::start(&authority, 0);
     let upstream = |pin| format!("{},pin-sha256={pin},pin-report", server.address);
-    let warning = "its keys match none of the pins";
+    let warning = "no key matches a pin; accepted because of pin-report";
     let right = check(&of_server(&authority, upstream(authority.server_pin())));
     assert_eq!(right.code, Some(0));
     assert!(!right.out.contains(warning), "{}", right.out);
@@ -251,8 +251,43 @@ fn plain_upstream(address: SocketAddr) -> Vec<String> {
 #[test]
 fn server_over_udp_that_refuses_tcp_works_with_a_warning() {
     let server = plain_server(false, |query, _| Some(reply(query, 1)));
-    let warning = "TCP: truncated answers stay incomplete: connection failed";
+    let warning = "TCP, which truncated answers need: connection failed";
     assert_json(&plain_upstream(server), 0, &["\"works\":true", warning]);
+}
+
+#[test]
+fn server_that_answers_over_tcp_only_works_with_a_warning() {
+    let server = plain_server(true, |query, is_tcp| is_tcp.then(|| reply(query, 1)));
+    let mut arguments = plain_upstream(server);
+    arguments.push("--timeout=1s".to_owned());
+    let warning = "\"warnings\":[\"UDP: no answer\"]";
+    assert_json(
+        &arguments,
+        0,
+        &["\"works\":true", "\"pipelined\":64", warning],
+    );
+}
+
+#[test]
+fn truncated_reply_is_completed_over_tcp() {
+    let server = plain_server(true, |query, is_tcp| {
+        let mut reply = reply(query, 1);
+        reply[2] |= if is_tcp { 0 } else { 2 };
+        // The answer is signed.
+        reply[3] |= if is_tcp { 0x20 } else { 0 };
+        Some(reply)
+    });
+    let parts = ["\"dnssec_validates\":true", "\"warnings\":[]"];
+    assert_json(&plain_upstream(server), 0, &parts);
+}
+
+#[test]
+fn server_that_does_not_answer_over_tcp_works_with_a_warning() {
+    let server = plain_server(true, |query, is_tcp| (!is_tcp).then(|| reply(query, 1)));
+    let mut arguments = plain_upstream(server);
+    arguments.push("--timeout=1s".to_owned());
+    let warning = "TCP, which truncated answers need: no answer";
+    assert_json(&arguments, 0, &["\"works\":true", warning]);
 }
 
 #[test]
@@ -321,7 +356,11 @@ fn forged_replies_are_ignored() {
     });
     let mut arguments = plain_upstream(server);
     arguments.push("--timeout=1s".to_owned());
-    assert_json(&arguments, 1, &["\"error\":\"no answer\""]);
+    assert_json(
+        &arguments,
+        1,
+        &["\"error\":\"no answer\"", "UDP: no answer"],
+    );
 }
 
 #[test]
@@ -387,7 +426,10 @@ fn name_without_an_address_is_a_failure() {
     ];
     let checked = check(&arguments);
     assert_eq!(checked.code, Some(1));
-    let text = format!("dns.example:853: --bootstrap: no address at {bootstrap}\n");
+    let text = format!(
+        "dns.example:853: --bootstrap: no address: {bootstrap}: NOERROR, no A record; \
+         {bootstrap}: NOERROR, no AAAA record\n"
+    );
     assert!(checked.out.ends_with(&text), "{}", checked.out);
 }
 
