@@ -42,7 +42,7 @@ SUBSTITUTES = {"tls-key": "server.key", "client-key": "server.key", "ca-file": "
 # Options of other programs that have similar names, and options that stand for several.
 OTHERS = {"release", "target", "features", "no-default-features", "all-targets", "open", "namespace", "set",
           "create-namespace", "rm", "check", "peers", "rounds", "workloads", "json", "svg", "system", "now",
-          "by-function", "closed-loop", "path", "record", "reuse-values", "show-only", "all", "bench", "seconds", "binary", "minutes",
+          "by-function", "closed-loop", "paced", "path", "record", "reuse-values", "show-only", "all", "bench", "seconds", "binary", "minutes",
           "doh-url", "cacert"}
 
 
