@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::findings::is_answer;
 use crate::base::arena::Key;
 use crate::base::failure::{Failure, FailureKind};
 use crate::base::time::Instant;
@@ -208,8 +209,8 @@ impl<N: Net> Sockets<N> {
         Err(FailureKind::Stalled.into())
     }
 
-    /// Sends all of these queries at once, and returns how many are answered within `timeout`,
-    /// before the connection ends. The queries differ in their ids.
+    /// Sends all of these queries at once, and returns how many are answered without an error
+    /// within `timeout`, before the connection ends. The queries differ in their ids.
     pub(super) fn answered_of(
         &mut self,
         connection: &mut CheckConnection<N>,
@@ -224,6 +225,7 @@ impl<N: Net> Sockets<N> {
             self.run(connection, deadline, &mut |event| {
                 if let UpstreamEvent::Message(bytes) = event
                     && let Ok(reply) = Message::parse(bytes)
+                    && is_answer(reply.rcode())
                     && let Some(at) = queries.iter().position(|query| answers(&reply, query))
                     && !is_answered[at]
                 {

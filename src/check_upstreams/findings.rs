@@ -58,6 +58,11 @@ pub struct AddressFindings {
 }
 
 impl AddressFindings {
+    /// Returns the first reply, if it is an answer: an error says nothing about the upstream.
+    pub fn answer(&self) -> Option<&ReplyFindings> {
+        self.reply.as_ref().filter(|reply| reply.is_answer())
+    }
+
     /// Returns whether the connection was established; over UDP, whether there was a reply.
     pub fn is_connected(&self) -> bool {
         self.handshake.is_some() || self.reply.is_some()
@@ -156,13 +161,18 @@ impl ReplyFindings {
 
     /// Returns whether the query was answered, with records or a denial.
     pub fn is_answer(&self) -> bool {
-        matches!(self.rcode, Rcode::NOERROR | Rcode::NXDOMAIN)
+        is_answer(self.rcode)
     }
 
     /// Returns whether the server may have refused the query because of EDNS (RFC 6891, section 7).
     pub fn may_refuse_edns(&self) -> bool {
         matches!(self.rcode, Rcode::FORMERR | Rcode::NOTIMP | Rcode::BADVERS)
     }
+}
+
+/// Returns whether a reply with this code answers the query, with records or a denial.
+pub(super) fn is_answer(rcode: Rcode) -> bool {
+    matches!(rcode, Rcode::NOERROR | Rcode::NXDOMAIN)
 }
 
 /// Returns whether the reply to a query with EDNS Client Subnet has this option too.

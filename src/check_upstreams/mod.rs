@@ -74,6 +74,9 @@ pub fn check_upstreams<N: Net>(
     Ok(findings)
 }
 
+/// Addresses of an upstream, and warnings.
+type LookedUp = (Vec<SocketAddr>, Vec<String>);
+
 struct Checker<'a, N: Net> {
     sockets: Sockets<N>,
     config: &'a Config,
@@ -99,19 +102,20 @@ impl<N: Net> Checker<'_, N> {
             is_fallback: upstream.is_fallback,
             ..UpstreamFindings::default()
         };
-        let addresses = match &upstream.host {
-            Host::Address(address) => Ok(vec![*address]),
+        let looked_up = match &upstream.host {
+            Host::Address(address) => Ok((vec![*address], Vec::new())),
             Host::Name(name, port) => {
                 self.report(index, &findings.label, "bootstrap");
                 self.look_up(name, *port)
             }
         };
-        let addresses = addresses.unwrap_or_else(|problem| {
+        let (addresses, mut warnings) = looked_up.unwrap_or_else(|problem| {
             findings.problem = Some(problem);
-            Vec::new()
+            Default::default()
         });
         for address in addresses {
             let mut found = AddressFindings::new(address);
+            found.warnings.append(&mut warnings);
             found.problem = self.check_address(index, &mut found).err();
             findings.addresses.push(found);
             if self.sockets.is_interrupted() {
@@ -121,8 +125,9 @@ impl<N: Net> Checker<'_, N> {
         findings
     }
 
-    /// Returns the addresses of a host name, from the first bootstrap server that has some.
-    fn look_up(&mut self, name: &Name, port: u16) -> Result<Vec<SocketAddr>, String> {
+    /// Returns the addresses of a host name, from the first bootstrap server that has some, and the
+    /// failures before.
+    fn look_up(&mut self, name: &Name, port: u16) -> Result<LookedUp, String> {
         let mut failures = Vec::new();
         // As many of each type as the program uses.
         let most = self.config.limits.addresses_per_upstream / 2;
@@ -132,16 +137,20 @@ impl<N: Net> Checker<'_, N> {
                 let found = self.look_up_at(*server, name, rr_type);
                 match found {
                     Ok(found) => addresses.extend(found.into_iter().take(most)),
-                    Err(problem) => failures.push(format!("{server}: {problem}")),
+                    Err(problem) => failures.push(format!("--bootstrap: {server}: {problem}")),
                 }
             }
             if !addresses.is_empty() {
                 let with_port = addresses.iter().map(|ip| SocketAddr::new(*ip, port));
-                return Ok(with_port.collect());
+                failures.dedup();
+                return Ok((with_port.collect(), failures));
+            }
+            if failures.is_empty() {
+                failures.push(format!("--bootstrap: {server}: no A or AAAA record"));
             }
         }
         failures.dedup();
-        Err(format!("--bootstrap: no address: {}", failures.join("; ")))
+        Err(failures.join("; "))
     }
 
     /// Returns the addresses of this type that a bootstrap server has, over TCP if its reply over
@@ -165,8 +174,8 @@ impl<N: Net> Checker<'_, N> {
             Ok(_) | Err(_) => self.look_up_over(to.over_tcp(), name, rr_type),
         };
         match asked {
-            Ok((addresses, _, Rcode::NOERROR)) if !addresses.is_empty() => Ok(addresses),
-            Ok((_, _, rcode)) => Err(format!("{rcode}, no {rr_type} record")),
+            Ok((addresses, _, Rcode::NOERROR)) => Ok(addresses),
+            Ok((_, _, rcode)) => Err(format!("replied {rcode}")),
             Err(failure) => Err(failure.to_string()),
         }
     }
@@ -343,7 +352,7 @@ impl<N: Net> Checker<'_, N> {
         found: &mut AddressFindings,
     ) {
         let (to, label) = match first.scheme {
-            Scheme::Udp => (first.over_tcp(), "TCP, which truncated answers need"),
+            Scheme::Udp => (first.over_tcp(), "TCP, needed for truncated answers"),
             _ => (first, "second connection"),
         };
         let mut connection = match self.open(to) {

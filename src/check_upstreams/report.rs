@@ -8,7 +8,7 @@ use crate::telemetry::json::{List, Object};
 use crate::telemetry::one_line::OneLine;
 
 /// Maximum length of a cell in characters.
-const CELL_LEN_MAX: usize = 64;
+const CELL_LEN_MAX: usize = 80;
 
 /// Returns the findings as text: a table of the connections, a table of what the upstreams support,
 /// and problems. The current time is `now`, since 1970.
@@ -97,7 +97,7 @@ fn connection_row(label: &str, found: &AddressFindings) -> Vec<String> {
 
 fn support_row(label: &str, found: &AddressFindings, now: Duration) -> Vec<String> {
     let certificate = found.certificate.as_ref();
-    let reply = found.reply.as_ref();
+    let reply = found.answer();
     let edns = reply.map(|reply| {
         let size = reply.edns_size.map(|size| size.to_string());
         size.unwrap_or_else(|| "no".to_owned())
@@ -149,7 +149,11 @@ fn milliseconds(time: Duration) -> String {
 fn table(rows: &[Vec<String>]) -> String {
     let short = |cell: &String| -> String {
         let cell = OneLine(cell).to_string();
-        cell.chars().take(CELL_LEN_MAX).collect()
+        if cell.chars().count() <= CELL_LEN_MAX {
+            return cell;
+        }
+        let start = cell.chars().take(CELL_LEN_MAX - 3);
+        start.chain("...".chars()).collect()
     };
     let rows: Vec<Vec<String>> = rows
         .iter()
@@ -252,6 +256,8 @@ fn write_address(found: &AddressFindings, now: Duration, out: &mut Vec<u8>) {
     }
     if let Some(reply) = &found.reply {
         object.text("rcode", reply.rcode);
+    }
+    if let Some(reply) = found.answer() {
         if let Some(validates) = reply.validates {
             object.plain("dnssec_validates", validates);
         }

@@ -251,7 +251,7 @@ fn plain_upstream(address: SocketAddr) -> Vec<String> {
 #[test]
 fn server_over_udp_that_refuses_tcp_works_with_a_warning() {
     let server = plain_server(false, |query, _| Some(reply(query, 1)));
-    let warning = "TCP, which truncated answers need: connection failed";
+    let warning = "TCP, needed for truncated answers: connection failed";
     assert_json(&plain_upstream(server), 0, &["\"works\":true", warning]);
 }
 
@@ -282,7 +282,7 @@ fn server_that_does_not_answer_over_tcp_works_with_a_warning() {
     let server = plain_server(true, |query, is_tcp| (!is_tcp).then(|| reply(query, 1)));
     let mut arguments = plain_upstream(server);
     arguments.push("--timeout=1s".to_owned());
-    let warning = "TCP, which truncated answers need: no answer";
+    let warning = "TCP, needed for truncated answers: no answer";
     assert_json(&arguments, 0, &["\"works\":true", warning]);
 }
 
@@ -422,11 +422,60 @@ fn name_without_an_address_is_a_failure() {
     ];
     let checked = check(&arguments);
     assert_eq!(checked.code, Some(1));
-    let text = format!(
-        "dns.example:853: --bootstrap: no address: {bootstrap}: NOERROR, no A record; \
-         {bootstrap}: NOERROR, no AAAA record\n"
-    );
+    let text = format!("dns.example:853: --bootstrap: {bootstrap}: no A or AAAA record\n");
     assert!(checked.out.ends_with(&text), "{}", checked.out);
+}
+
+#[test]
+fn bootstrap_server_that_fails_before_another_one_is_a_warning() {
+    let authority = Authority::new("check-bootstrap-failure");
+    let server = Faulty::start(&authority, 0);
+    let failing = plain_server(true, |query, _| {
+        Some(error_reply(query, Rcode::SERVFAIL, None))
+    });
+    let bootstrap = plain_server(true, |query, _| {
+        Some(address_reply(query, &[IpAddr::from([127, 0, 0, 1])], 300))
+    });
+    let port = server.address.port();
+    let arguments = [
+        format!("--ca-file={}", authority.ca_file.display()),
+        format!(
+            "--upstream=dns.example:{port},pin-only,pin-sha256={}",
+            authority.server_pin()
+        ),
+        format!("--bootstrap={failing}"),
+        format!("--bootstrap={bootstrap}"),
+    ];
+    let warning = format!("\"warnings\":[\"--bootstrap: {failing}: replied SERVFAIL\"]");
+    assert_json(&arguments, 0, &["\"works\":true", &warning]);
+}
+
+#[test]
+fn errors_on_the_second_connection_are_not_answers() {
+    let server = plain_server(true, |query, is_tcp| {
+        Some(if is_tcp {
+            error_reply(query, Rcode::SERVFAIL, None)
+        } else {
+            reply(query, 1)
+        })
+    });
+    let warning = "TCP, needed for truncated answers: no answer";
+    assert_json(&plain_upstream(server), 0, &["\"pipelined\":0", warning]);
+}
+
+#[test]
+fn error_says_nothing_about_the_upstream() {
+    let server = plain_server(true, |query, _| {
+        Some(error_reply(query, Rcode::REFUSED, None))
+    });
+    let checked = check(&plain_upstream(server));
+    let row = checked
+        .out
+        .split("\n\n")
+        .nth(1)
+        .and_then(|table| table.lines().nth(1));
+    let words: Vec<_> = row.expect("a row").split_whitespace().collect();
+    assert_eq!(words[2..], ["-"; 7], "{}", checked.out);
 }
 
 #[test]
